@@ -1,0 +1,65 @@
+# `make` alone lists the targets. All of them work on a fresh clone with Python 3.11 or newer and pip.
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
+# Several processes with many threads each are far slower than several processes with one.
+ONE_THREAD := OMP_NUM_THREADS=1
+
+# One stamp per set-up, written last: an interrupted set-up leaves none and is done again.
+DEMO := $(VENV)/.installed-demo
+DEV := $(VENV)/.installed
+DOCS := $(VENV)/.installed-docs
+
+.PHONY: help demo test lint bench docs clean
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: $(DEMO) ## explain a few photographs with the bundled model and write a report
+	@$(BIN)/ierf demo
+
+test: lint ## check style and types, then run every test
+	@$(ONE_THREAD) $(BIN)/pytest -n 2
+
+lint: $(DEV) ## check style and types
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+
+bench: $(DEV) ## time the methods on this machine
+	@$(ONE_THREAD) $(BIN)/ierf bench
+
+docs: $(DOCS) ## build the documentation into site/
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "documentation: site/index.html"
+
+clean: ## remove reports, built documentation and caches (.venv stays)
+	@rm -rf site dist build ierf-report .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	@find . -name .venv -prune -o -name __pycache__ -type d -exec rm -rf {} +
+
+$(DEMO): pyproject.toml constraints.txt
+	@$(call install,demo)
+	@touch $@
+
+$(DEV): pyproject.toml constraints.txt
+	@$(call install,dev)
+	@touch $(DEMO) $@
+
+$(DOCS): pyproject.toml constraints.txt
+	@$(call install,docs)
+	@touch $@
+
+# $(call install,EXTRA): make the environment where it is missing or half made, then install the package with EXTRA into it.
+# Debian without python3-venv has no ensurepip: there the outer pip serves the new environment.
+define install
+$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.13 ...")'
+echo "setting up $(VENV) with ierf[$(1)]; the first time takes a few minutes ..."
+$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV) >/dev/null 2>&1 || \
+	{ $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip -qq --python $(BIN)/python install pip; }
+$(PIP) -qq install -c constraints.txt -e '.[$(1)]'
+endef

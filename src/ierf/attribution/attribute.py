@@ -1,0 +1,75 @@
+"""Every explainer behind one signature."""
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ierf.attribution.gradcam import gradcam
+from ierf.attribution.gradients import gradient, gradient_x_input
+from ierf.attribution.srd import HEADS, srd
+from ierf.attribution.targets import Target
+from ierf.errors import IerfError, UnknownNameError
+from ierf.model import VisionModel, as_vision_model
+
+Method = Callable[..., Tensor]
+
+METHODS: Mapping[str, Method] = {
+    "srd": srd,
+    "gradient": gradient,
+    "gradient_x_input": gradient_x_input,
+    "gradcam": gradcam,
+}
+"""Name -> explainer `(model, x, target, resolution, **options)`."""
+
+_CHOICES = {"bias": ("norm", "uniform", "drop"), "head": HEADS, "unknown": ("raise", "gradient")}
+
+
+def attribute(
+    model: VisionModel | nn.Module,
+    x: Float[Tensor, "N 3 H W"],
+    target: Target | Sequence[Target] = None,
+    method: str = "srd",
+    resolution: str = "input",
+    **options: Any,
+) -> Float[Tensor, "N h w"]:
+    """Where in `x` the evidence for `target` is: a signed map per sample, on the model's device, not normalised.
+
+    Args:
+        model: a `VisionModel`, or any `torch.nn.Module`; comes back exactly as it was.
+        x: prepared pixels; a single picture may come without its batch axis.
+        target: None (the predicted class), a class index, a list with one per sample, one of `ierf.targets`, a list
+            with one of those per sample, or a function from logits (N, K) to one number per sample.
+        method: one of `ierf.attribution.METHODS`.
+        resolution: "low" (encoder output), "high" (first map of at least 1/8 of the side), "input" (pixels), or the
+            name of a layer whose relevance map to return.
+        options: of the method; "srd" takes `bias`, `head`, `unknown` and `encoder`, see `ierf.attribution.srd`.
+
+    Raises:
+        UnknownNameError: no such method, option, layer or class; the nearest names are suggested.
+        UnsupportedOperationError: the network uses an operation without a rule, and relevance needs to pass it.
+    """
+    vision_model = as_vision_model(model)
+    if method not in METHODS:
+        raise UnknownNameError("method", method, METHODS)
+    explain = METHODS[method]
+    _check_options(method, explain, options)
+    x = x[None] if x.ndim == 3 else x
+    if isinstance(target, list | tuple) and not all(isinstance(t, int) for t in target):
+        if len(target) != len(x):
+            raise IerfError(f"{len(target)} targets for {len(x)} samples; give one, or one per sample")
+        maps = [explain(vision_model, x[i : i + 1], one, resolution, **options) for i, one in enumerate(target)]
+        return torch.cat(maps)
+    return explain(vision_model, x, target, resolution, **options)
+
+
+def _check_options(method: str, explain: Method, options: Mapping[str, Any]) -> None:
+    known = [p.name for p in inspect.signature(explain).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    for name, value in options.items():
+        if name not in known:
+            raise UnknownNameError(f"option of method {method!r}", name, known)
+        if name in _CHOICES and value not in _CHOICES[name]:
+            raise UnknownNameError(f"choice for {name}", str(value), _CHOICES[name])

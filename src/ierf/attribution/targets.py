@@ -1,0 +1,60 @@
+"""What to explain: a class, a channel, a PFV, a direction, a relevance map."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from jaxtyping import Float
+from torch import Tensor
+
+Position = tuple[int, ...]
+"""(row, column) of a feature map."""
+
+
+@dataclass(frozen=True)
+class Logit:
+    """The logit of a class; a list has one class index per sample."""
+
+    index: int | Sequence[int]
+
+
+@dataclass(frozen=True)
+class Channel:
+    """One channel of a layer's output, summed over positions: the PFV at `i` has the relevance `a_i[index]`."""
+
+    layer: str
+    index: int | Sequence[int]
+
+
+@dataclass(frozen=True)
+class PFV:
+    """One pointwise feature vector with relevance 1: its iERF. A list has one position per sample."""
+
+    layer: str
+    position: Position | Sequence[Position]
+
+
+@dataclass(frozen=True)
+class Direction:
+    """A linear direction `d` at a layer: the PFV at `i` has the relevance `⟨a_i, d⟩`.
+
+    `vector` is (C,), or (N, C) with one direction per sample; `position` restricts it to one PFV (of each sample).
+    """
+
+    layer: str
+    vector: Float[Tensor, "*N C"]
+    position: Position | Sequence[Position] | None = None
+
+
+@dataclass(frozen=True)
+class Relevance:
+    """A given relevance map at a layer, (N, H, W): one scalar for each PFV."""
+
+    layer: str
+    map: Float[Tensor, "N H W"]
+
+
+LogitFunction = Callable[[Float[Tensor, "N K"]], Float[Tensor, " N"]]
+"""Any differentiable function of the logits, one number per sample."""
+
+Target = None | int | Sequence[int] | Logit | Channel | PFV | Direction | Relevance | LogitFunction
+"""None is the predicted class."""

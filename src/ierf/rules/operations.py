@@ -1,0 +1,129 @@
+"""The vocabulary: what an intercepted torch function is called and which family it belongs to.
+
+Rules are chosen by the operation that runs, never by the class of the module that runs it, so that `nn.ReLU`,
+`F.relu`, `torch.relu`, `x.relu()` and `x.relu_()` are one thing.
+"""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+from torch.overrides import resolve_name
+
+from ierf.errors import UnsupportedOperationError
+
+ACTIVATIONS = frozenset(
+    "relu relu6 hardtanh leaky_relu elu selu celu silu gelu mish hardswish prelu rrelu threshold softplus "
+    "softsign tanh tanhshrink hardshrink softshrink logsigmoid clamp clamp_min clamp_max clip sigmoid "
+    "hardsigmoid erf".split()
+)
+"""Elementwise non-linearities."""
+
+BOUNDED = frozenset("sigmoid hardsigmoid tanh softmax erf relu6 hardtanh clamp clip".split())
+"""Operations whose output is made to multiply something else: a gate or an attention weight."""
+
+LINEAR = frozenset(
+    "neg cat concat concatenate hstack vstack stack pad constant_pad_nd reshape reshape_as view view_as "
+    "flatten unflatten ravel permute transpose swapaxes swapdims movedim moveaxis T mT squeeze unsqueeze "
+    "expand expand_as broadcast_to repeat repeat_interleave tile chunk split tensor_split unsafe_chunk "
+    "unsafe_split unbind __getitem__ select narrow index_select gather take_along_dim roll flip rot90 "
+    "contiguous clone to type type_as float double half bfloat16 mean sum cumsum avg_pool1d avg_pool2d "
+    "avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d interpolate upsample grid_sample "
+    "pixel_shuffle pixel_unshuffle channel_shuffle fold unfold tril triu diagonal dropout dropout1d dropout2d "
+    "dropout3d alpha_dropout feature_dropout feature_alpha_dropout".split()
+)
+"""Linear in their one activation (or list of activations): the gradient already is the right way back."""
+
+SELECTING = frozenset(
+    "max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d "
+    "max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices max amax min amin maximum minimum "
+    "where masked_fill topk sort masked_select".split()
+)
+"""Pass some of their inputs on unchanged: the gradient leads to the winners."""
+
+CONVOLUTIONS = frozenset(["conv1d", "conv2d", "conv3d"])
+TRANSPOSED = frozenset(["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"])
+
+_ALIASES = {
+    "__add__": "add", "__radd__": "add", "__iadd__": "add_", "__sub__": "sub", "__isub__": "sub_",
+    "subtract": "sub", "__rsub__": "rsub", "__mul__": "mul", "__rmul__": "mul", "__imul__": "mul_",
+    "multiply": "mul", "__truediv__": "div", "__itruediv__": "div_", "__idiv__": "div_", "true_divide": "div",
+    "divide": "div", "__div__": "div", "__rtruediv__": "rdiv", "__rdiv__": "rdiv", "__matmul__": "matmul",
+    "mm": "matmul", "bmm": "matmul", "negative": "neg", "__neg__": "neg",
+}  # fmt: skip
+
+
+@lru_cache(maxsize=4096)
+def operation_name(func: Callable[..., Any]) -> str:
+    """The canonical short name: `torch.Tensor.add` and `operator +` are both "add"; "relu_" keeps its underscore."""
+    parts = (resolve_name(func) or getattr(func, "__name__", repr(func))).split(".")
+    name = parts[-2] if parts[-1] == "__get__" and len(parts) > 1 else parts[-1]
+    return str(_ALIASES.get(name, name))
+
+
+def in_place(name: str) -> bool:
+    return name.endswith("_") and not name.endswith("__")
+
+
+@lru_cache(maxsize=1024)
+def out_of_place(name: str) -> Callable[..., Any]:
+    """The function that computes what `name` ("add_", "relu_") would write, without writing it."""
+    base = name[:-1]
+    homes: tuple[Any, ...] = (torch, Tensor, F)
+    for home in homes:
+        if hasattr(home, base):
+            return getattr(home, base)  # type: ignore[no-any-return]
+    raise UnsupportedOperationError(
+        f"the in-place operation {name!r} has no counterpart that leaves its input as it was"
+    )
+
+
+@lru_cache(maxsize=4096)
+def _signature(func: Callable[..., Any]) -> inspect.Signature | None:
+    try:
+        return inspect.signature(func)
+    except (TypeError, ValueError):
+        return None
+
+
+def without_inplace_flag(
+    func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> tuple[tuple[Any, ...], dict[str, Any], bool]:
+    """Arguments with `inplace=True` turned off, and whether it was on (it can be positional: `F.elu(x, 1.0, True)`)."""
+    signature = _signature(func)
+    if signature is None or "inplace" not in signature.parameters:
+        return args, kwargs, False
+    bound = signature.bind(*args, **kwargs)
+    if not bound.arguments.get("inplace", False):
+        return args, kwargs, False
+    bound.arguments["inplace"] = False
+    return bound.args, bound.kwargs, True
+
+
+def tensors_in(*collections: Any) -> Iterator[Tensor]:
+    """Every tensor in nested tuples, lists and dictionaries."""
+    for item in collections:
+        if isinstance(item, Tensor):
+            yield item
+        elif isinstance(item, tuple | list):
+            yield from tensors_in(*item)
+        elif isinstance(item, Mapping):
+            yield from tensors_in(*item.values())
+
+
+def map_tensors(function: Callable[[Tensor], Any], item: Any) -> Any:
+    """The same nested structure with `function` applied to every tensor."""
+    if isinstance(item, Tensor):
+        return function(item)
+    if isinstance(item, tuple):
+        mapped = [map_tensors(function, part) for part in item]
+        return type(item)(*mapped) if hasattr(item, "_fields") else tuple(mapped)
+    if isinstance(item, list):
+        return [map_tensors(function, part) for part in item]
+    if isinstance(item, dict):
+        return {key: map_tensors(function, part) for key, part in item.items()}
+    return item

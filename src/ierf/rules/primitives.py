@@ -1,0 +1,140 @@
+"""The pieces of every rule: autograd functions whose way back can be switched to the plain gradient.
+
+The class head of a network is explained by its ordinary gradient and what lies below by rules, in one forward pass.
+So the decision falls on the way back: `Backward.plain` turns every rule of that pass into the gradient.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+
+from ierf.errors import UnsupportedOperationError
+
+
+class Place(NamedTuple):
+    """Where on the tape an operation stands, and what to call it."""
+
+    node: int
+    operation: str
+    module: str
+
+    def __str__(self) -> str:
+        return f"{self.operation} in {self.module}" if self.module else self.operation
+
+
+@dataclass(slots=True)
+class Backward:
+    """The switches and the log shared by all rules of one recorded pass."""
+
+    plain: bool = False
+    leaks: dict[Place, float] | None = None
+    """Where to sum the relevance that operations could not pass on; None: do not measure."""
+
+    @contextmanager
+    def as_gradient(self) -> Iterator[None]:
+        """Inside: the plain gradient of the network, whatever the rules."""
+        before, self.plain = self.plain, True
+        try:
+            yield
+        finally:
+            self.plain = before
+
+    @contextmanager
+    def measuring(self) -> Iterator[dict[Place, float]]:
+        """Inside: relevance that an operation loses is added up by the operation's place."""
+        before, self.leaks = self.leaks, defaultdict(float)
+        try:
+            yield self.leaks
+        finally:
+            self.leaks = before
+
+    def lost(self, place: Place, before: Tensor, after: Tensor) -> None:
+        if self.leaks is not None:
+            self.leaks[place] += float((before - after).sum())
+
+
+class _Constant(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, backward: Backward) -> Tensor:
+        ctx.switch = backward
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+        return (grad if ctx.switch.plain else None), None
+
+
+def constant(x: Tensor, backward: Backward) -> Tensor:
+    """`x`, through which no relevance flows (the plain gradient still does)."""
+    return _Constant.apply(x, backward)
+
+
+class _Unruled(Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, backward: Backward, operation: str, module: str, way_out: str) -> Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.switch, ctx.operation, ctx.module, ctx.way_out = backward, operation, module, way_out
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> Any:  # type: ignore[override]
+        if grad is not None and not ctx.switch.plain:
+            where = f" (called by the module {ctx.module!r})" if ctx.module else ""
+            raise UnsupportedOperationError(
+                f"there is no rule for the operation {ctx.operation!r}{where}; {ctx.way_out}"
+            )
+        return grad, None, None, None, None
+
+
+def unruled(x: Tensor, backward: Backward, operation: str, module: str, way_out: str) -> Tensor:
+    """`x`, which raises once relevance wants to pass through it: harmless where only a gate or the head uses it."""
+    return _Unruled.apply(x, backward, operation, module, way_out)
+
+
+class _Metered(Function):
+    """Identity that notes the relevance `⟨x, g⟩` on its way, with a sign."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, backward: Backward, place: Place, sign: float) -> Tensor:
+        ctx.save_for_backward(x)
+        ctx.switch, ctx.place, ctx.sign = backward, place, sign
+        return x.view_as(x)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+        if ctx.switch.leaks is not None:
+            ctx.switch.leaks[ctx.place] += ctx.sign * float((ctx.saved_tensors[0] * grad).sum())
+        return grad, None, None, None
+
+
+def metered(x: Tensor, backward: Backward, place: Place, sign: float) -> Tensor:
+    return _Metered.apply(x, backward, place, sign)
+
+
+def inner(x: Tensor, y: Tensor, axis: int) -> Tensor:
+    """`⟨x, y⟩` over the channels, the axis kept."""
+    return (x * y).sum(axis, keepdim=True)
+
+
+def over_square(scalar: Tensor, norm2: Tensor) -> Tensor:
+    """`scalar / ‖v‖²`, zero where `v` vanishes: `‖v‖ ≤ eps · max ‖v‖` over the sample's positions.
+
+    A position that is silent (a black patch, a dead vector) has nothing to pass relevance on to.
+    """
+    peak = norm2.flatten(1).amax(1).view(-1, *[1] * (norm2.ndim - 1))
+    alive = norm2 > (peak * torch.finfo(norm2.dtype).eps ** 2).clamp_min(torch.finfo(norm2.dtype).tiny)
+    return torch.where(alive, scalar, 0) / torch.where(alive, norm2, 1)
+
+
+def gradient_of(function: Callable[[Tensor], Tensor], x: Tensor, grad: Tensor) -> Tensor:
+    """The vector-Jacobian product of `function` at `x`; differentiable again if gradients are being recorded."""
+    again = torch.is_grad_enabled()
+    with torch.enable_grad():
+        point = x if again and x.requires_grad else x.detach().requires_grad_()
+        return torch.autograd.grad(function(point), point, grad, create_graph=again)[0]

@@ -1,0 +1,101 @@
+"""What one forward pass did: its tensors in order, who used whom, and which of them are cuts."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from math import prod
+
+from torch import Tensor
+
+from ierf.rules.bias import Affine
+from ierf.rules.layout import Fields
+
+
+@dataclass(slots=True)
+class Node:
+    """One tensor that depends on the pixels."""
+
+    tensor: Tensor
+    operation: str
+    module: str
+    parents: tuple[int, ...]
+    axis: int
+    fields: Fields | None = None
+    gate: int = 0
+    """How much this looks like a gate: 2 after a bounded activation, 1 after another, 0 otherwise."""
+    affine: Affine | None = None
+    """The operation behind a tensor whose bias is still open, because a batch-norm may follow and fold it."""
+    settled: Tensor | None = None
+    """The tensor with its bias shared, once somebody other than a batch-norm has used it."""
+    folded_into: int | None = None
+    """The batch-norm output with which this convolution output forms one affine operation."""
+
+    @property
+    def map_shape(self) -> tuple[int, ...]:
+        """Sizes of the axes that are positions: all but samples and channels."""
+        return tuple(size for i, size in enumerate(self.tensor.shape) if i not in (0, self.axis))
+
+    @property
+    def positions(self) -> int:
+        return prod(self.map_shape)
+
+
+@dataclass(slots=True)
+class Tape:
+    """The record of a forward pass: `nodes[0]` is the input, the rest follow in the order of execution."""
+
+    nodes: list[Node] = field(default_factory=list)
+    layers: dict[str, int] = field(default_factory=dict)
+    """Module name -> the node that the module returned."""
+    output: int = 0
+
+    def cuts(self) -> list[int]:
+        """Nodes that every path from the input to the output passes, in order (the output included).
+
+        Node k is a cut if nothing older than k is used after k.
+        """
+        relevant = self._ancestors(self.output)
+        last_use = dict.fromkeys(relevant, 0)
+        for k in relevant:
+            for parent in self.nodes[k].parents:
+                last_use[parent] = k
+        found, open_until = [], 0
+        for k in relevant:
+            if open_until <= k:
+                found.append(k)
+            open_until = max(open_until, last_use[k])
+        return found
+
+    def _ancestors(self, node: int) -> list[int]:
+        seen, waiting = {node}, [node]
+        while waiting:
+            for parent in self.nodes[waiting.pop()].parents:
+                if parent not in seen:
+                    seen.add(parent)
+                    waiting.append(parent)
+        return sorted(seen)
+
+    def descendants(self, node: int) -> set[int]:
+        found = {node}
+        for k in range(node + 1, len(self.nodes)):
+            if found.intersection(self.nodes[k].parents):
+                found.add(k)
+        return found
+
+    def layer_names(self, node: int) -> Iterator[str]:
+        """The modules that returned this node, outermost first."""
+        return iter(sorted((name for name, k in self.layers.items() if k == node), key=lambda n: n.count(".")))
+
+    def describe(self, node: int) -> str:
+        """A name for a node that a user recognises: its layer, else the operation and where it ran."""
+        name = next(self.layer_names(node), None)
+        if name:
+            return name
+        operation, module = self.nodes[node].operation, self.nodes[node].module
+        return f"{operation} in {module}" if module else operation
+
+    def settle(self, node: int) -> Tensor:
+        """The node's tensor with its bias shared, fit to go on from."""
+        entry = self.nodes[node]
+        if entry.settled is None:
+            entry.settled = entry.tensor if entry.affine is None else entry.affine.share(entry.tensor)
+        return entry.settled
