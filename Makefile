@@ -4,6 +4,7 @@
 .DELETE_ON_ERROR:
 
 PYTHON ?= python3
+IERF_SHARED ?= ../shared
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --no-input
@@ -31,8 +32,10 @@ lint: $(DEV) ## check style and types
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
 
-bench: $(DEV) ## time the methods on this machine
-	@$(ONE_THREAD) $(BIN)/ierf bench
+bench: $(DEV) ## run the benchmarks on the development data (IERF_SHARED=../shared)
+	@if [ -d "$(IERF_SHARED)" ]; then \
+		for script in benchmarks/*.py; do $(ONE_THREAD) $(BIN)/python $$script --data "$(IERF_SHARED)" || exit 1; done; \
+	else echo "no benchmarks were run: there is no development data folder $(IERF_SHARED), see CONTRIBUTING.md"; fi
 
 docs: $(DOCS) ## build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

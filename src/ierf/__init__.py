@@ -1,5 +1,6 @@
 """Where a vision model looks, what it has learnt, and how one becomes the other."""
 
+from ierf import metrics
 from ierf.attribution import attribute, check_conservation, effective_receptive_fields, targets
 from ierf.errors import IerfError
 from ierf.model import VisionModel, load
@@ -13,5 +14,6 @@ __all__ = [
     "check_conservation",
     "effective_receptive_fields",
     "load",
+    "metrics",
     "targets",
 ]

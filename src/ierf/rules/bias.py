@@ -10,106 +10,17 @@ The bias-free part of `v_j = Σ_i v̂_ij + b`, with `v̂_ij = W_ij a_i`, is pass
 A scalar `e_i` enters at `a_i` as the gradient `a_i e_i / ‖a_i‖²`.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import cached_property
-from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.nn import functional as F
 
-from ierf.rules.primitives import Backward, Place, inner, over_square
-
-_CONV: dict[int, Callable[..., Tensor]] = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
-_CONV_TRANSPOSE: dict[int, Callable[..., Tensor]] = {
-    1: F.conv_transpose1d,
-    2: F.conv_transpose2d,
-    3: F.conv_transpose3d,
-}
-_CHUNK = 1 << 24
-"""At most this many numbers of `v̂` at once (64 MiB in float32)."""
-
-
-@dataclass(frozen=True)
-class Window:
-    """The geometry of a convolution, one number for each spatial axis."""
-
-    kernel: tuple[int, ...]
-    stride: tuple[int, ...]
-    padding: tuple[int, ...]
-    dilation: tuple[int, ...]
-    groups: int = 1
-
-    @property
-    def taps(self) -> int:
-        return prod(self.kernel)
-
-    @property
-    def pointwise(self) -> bool:
-        """Every output position sees the one input position at the same place."""
-        return self.taps == 1 and not any(self.padding) and set(self.stride) == {1}
-
-    def _one_hot(self, like: Tensor) -> Tensor:
-        return torch.eye(self.taps, dtype=like.dtype, device=like.device).view(self.taps, 1, *self.kernel)
-
-    def gather(self, maps: Tensor) -> Tensor:
-        """`(N, taps, *in)` -> `(N, taps, *out)`: for output j and tap k, the k-th map at the input that j sees by k."""
-        return _CONV[len(self.kernel)](
-            maps, self._one_hot(maps), None, self.stride, self.padding, self.dilation, groups=self.taps
-        )
-
-    def scatter(self, shares: Tensor, size: tuple[int, ...]) -> Tensor:
-        """`(N, taps, *out)` -> `(N, 1, *in)`: every share goes back to the input that it came from and is summed."""
-        geometry = zip(size, shares.shape[2:], self.kernel, self.stride, self.padding, self.dilation, strict=True)
-        rest = tuple(i - ((o - 1) * s - 2 * p + d * (k - 1) + 1) for i, o, k, s, p, d in geometry)
-        return _CONV_TRANSPOSE[len(self.kernel)](
-            shares, self._one_hot(shares), None, self.stride, self.padding, rest, 1, self.dilation
-        )
-
-
-def contribution_norms(a: Tensor, weight: Tensor, window: Window) -> Tensor:
-    """`‖v̂_ij‖` over the output channels, as `(N, taps, *out)`: one convolution's worth of work, in matrix products.
-
-    Few channels in a group (a stem, a depthwise convolution): `‖W_k a‖² = aᵀ (W_kᵀ W_k) a`, linear in the products of
-    channels. Otherwise `W_k a` for all taps is one 1×1 convolution with `taps · C_out` outputs.
-    """
-    grams = a.shape[1] // window.groups <= 4
-    squares = _squares_by_gram(a, weight, window) if grams else _squares_by_product(a, weight, window)
-    return window.gather(_root(squares))
-
-
-def _root(squares: Tensor) -> Tensor:
-    """The square root with derivative 0, not ∞, at 0."""
-    positive = squares > 0
-    return torch.where(positive, torch.where(positive, squares, 1).sqrt(), 0)
-
-
-def _squares_by_gram(a: Tensor, weight: Tensor, window: Window) -> Tensor:
-    n, c, *size = a.shape
-    g, channels, taps = window.groups, c // window.groups, window.taps
-    w = weight.reshape(g, -1, channels, taps)
-    gram = torch.einsum("goit,gojt->tgij", w, w).reshape(taps, g * channels**2, *[1] * len(size))
-    grouped = a.reshape(n, g, channels, *size)
-    products = (grouped.unsqueeze(3) * grouped.unsqueeze(2)).reshape(n, g * channels**2, *size)
-    return _CONV[len(size)](products, gram)
-
-
-def _squares_by_product(a: Tensor, weight: Tensor, window: Window) -> Tensor:
-    n, _, *size = a.shape
-    g, taps, ones = window.groups, window.taps, [1] * len(size)
-    c_out, channels = weight.shape[:2]
-    w = weight.reshape(g, c_out // g, channels, taps).permute(3, 0, 1, 2)
-    at_once = max(1, _CHUNK // max(1, n * c_out * prod(size)))
-    squares = []
-    for some in torch.split(w, at_once):
-        k = some.shape[0]
-        kernels = some.transpose(0, 1).reshape(g * k * (c_out // g), channels, *ones)
-        partial = _CONV[len(size)](a, kernels, groups=g)
-        squares.append(partial.view(n, g, k, c_out // g, *size).square().sum((1, 3)))
-    return torch.cat(squares, 1)
+from ierf.rules.contributions import contribution_norms
+from ierf.rules.primitives import Backward, Place, inner, over_square, through
+from ierf.rules.window import Window
 
 
 @dataclass(frozen=True)
@@ -130,7 +41,7 @@ class Affine:
 
     def share(self, z: Tensor) -> Tensor:
         """The operation's output `z`, whose bias passes its relevance on to the inputs."""
-        return z if self.bias is None else _BiasShare.apply(z, self.a, self)
+        return z if self.bias is None else through(_BiasShare, z, self.a, self)
 
     def folded(self, scale: Tensor, shift: Tensor) -> "Affine":
         """This and `scale · (…) + shift` (a batch-norm that follows) as one affine operation."""
@@ -170,12 +81,13 @@ class _BiasShare(Function):
         return z.view_as(z)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Any:
         affine: Affine = ctx.affine
         if affine.backward.plain:
             return grad, None, None
         (a,) = ctx.saved_tensors
-        e = inner(along(affine.bias, affine.axis, grad.ndim), grad, affine.axis)  # type: ignore[arg-type]
+        assert affine.bias is not None
+        e = torch.tensordot(grad.movedim(affine.axis, -1), affine.bias, 1).unsqueeze(affine.axis)
         return grad, _inject(a, affine.inherit(e), e, affine.axis, affine.backward, affine.place), None
 
 
@@ -187,7 +99,7 @@ class _OwnShift(Function):
         return z.view_as(z)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Any:
         x, shift = ctx.saved_tensors
         if ctx.switch.plain:
             return grad, None, None, None, None, None
@@ -197,7 +109,7 @@ class _OwnShift(Function):
 
 def own_shift(z: Tensor, x: Tensor, shift: Tensor, axis: int, backward: Backward, place: Place) -> Tensor:
     """`z = (linear in x) + shift`, position by position: the shift's relevance stays on its own PFV."""
-    return _OwnShift.apply(z, x, shift, axis, backward, place)
+    return through(_OwnShift, z, x, shift, axis, backward, place)
 
 
 def _inject(a: Tensor, inherited: Tensor, e: Tensor, axis: int, backward: Backward, place: Place) -> Tensor:

@@ -59,6 +59,12 @@ class Backward:
             self.leaks[place] += float((before - after).sum())
 
 
+def through(function: type[Function], *args: Any) -> Tensor:
+    """`function.apply(*args)`, typed."""
+    output: Tensor = function.apply(*args)  # type: ignore[no-untyped-call]
+    return output
+
+
 class _Constant(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, backward: Backward) -> Tensor:
@@ -66,13 +72,13 @@ class _Constant(Function):
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Any:
         return (grad if ctx.switch.plain else None), None
 
 
 def constant(x: Tensor, backward: Backward) -> Tensor:
     """`x`, through which no relevance flows (the plain gradient still does)."""
-    return _Constant.apply(x, backward)
+    return through(_Constant, x, backward)
 
 
 class _Unruled(Function):
@@ -83,7 +89,7 @@ class _Unruled(Function):
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor | None) -> Any:
         if grad is not None and not ctx.switch.plain:
             where = f" (called by the module {ctx.module!r})" if ctx.module else ""
             raise UnsupportedOperationError(
@@ -94,7 +100,7 @@ class _Unruled(Function):
 
 def unruled(x: Tensor, backward: Backward, operation: str, module: str, way_out: str) -> Tensor:
     """`x`, which raises once relevance wants to pass through it: harmless where only a gate or the head uses it."""
-    return _Unruled.apply(x, backward, operation, module, way_out)
+    return through(_Unruled, x, backward, operation, module, way_out)
 
 
 class _Metered(Function):
@@ -107,14 +113,14 @@ class _Metered(Function):
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Any:
         if ctx.switch.leaks is not None:
             ctx.switch.leaks[ctx.place] += ctx.sign * float((ctx.saved_tensors[0] * grad).sum())
         return grad, None, None, None
 
 
 def metered(x: Tensor, backward: Backward, place: Place, sign: float) -> Tensor:
-    return _Metered.apply(x, backward, place, sign)
+    return through(_Metered, x, backward, place, sign)
 
 
 def inner(x: Tensor, y: Tensor, axis: int) -> Tensor:

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 from torch.autograd import Function
 
-from ierf.rules.primitives import Backward, Place, gradient_of, inner, over_square
+from ierf.rules.primitives import Backward, Place, gradient_of, inner, over_square, through
 
 
 class _SharingRatio(Function):
@@ -28,7 +28,7 @@ class _SharingRatio(Function):
         return a
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> Any:
         v, a = ctx.saved_tensors
         if ctx.switch.plain:
             return gradient_of(ctx.activation, v, grad), None, None, None, None
@@ -43,7 +43,7 @@ def sharing_ratio(
     v: Tensor, activation: Callable[[Tensor], Tensor], axis: int, backward: Backward, place: Place
 ) -> Tensor:
     """`activation(v)`, on whose way back `R_j = ⟨a_j, g_j⟩` becomes the cotangent `v_j R_j / ‖v_j‖²`."""
-    return _SharingRatio.apply(v, activation, axis, backward, place)
+    return through(_SharingRatio, v, activation, axis, backward, place)
 
 
 def as_cotangent(relevance: Tensor, pfvs: Tensor, axis: int) -> Tensor:

@@ -19,12 +19,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ierf.rules.bias import Affine, Window, along, own_shift
+from ierf.rules.bias import Affine, along, own_shift
 from ierf.rules.layout import per_axis
 from ierf.rules.mode import Call, Rule
 from ierf.rules.operations import ACTIVATIONS, CONVOLUTIONS, LINEAR, SELECTING, TRANSPOSED, map_tensors, tensors_in
 from ierf.rules.primitives import constant, metered, unruled
 from ierf.rules.sharing_ratio import sharing_ratio
+from ierf.rules.window import Window
 
 BiasMode = Literal["norm", "uniform", "drop"]
 Unknown = Literal["raise", "gradient"]

@@ -1,0 +1,79 @@
+"""Which PFVs carry the most relevance, layer by layer."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ierf.attribution.srd import SRDPass, one_hot
+from ierf.attribution.targets import PFV, Position
+
+
+@dataclass(frozen=True)
+class RelevantPFV:
+    """One PFV and what it is worth to a target."""
+
+    layer: str
+    position: Position
+    relevance: float
+    share: float
+    """Its relevance as a share of the layer's positive relevance."""
+
+
+def layers_over_depth(run: SRDPass, start: int, count: int = 3) -> list[str]:
+    """The last layer of each of the `count` coarsest map sizes up to the node `start`, in the order of the network.
+
+    Only layers that every path passes and that have more than one position. A network with fewer map sizes gives
+    evenly spaced layers.
+    """
+    names = {k: next(run.tape.layer_names(k), None) for k in run.tape.cuts() if 0 < k <= start}
+    named = [(k, name) for k, name in names.items() if name is not None and run.tape.nodes[k].positions > 1]
+    last_of_size = {run.tape.nodes[k].map_shape: name for k, name in named}
+    if len(last_of_size) >= count:
+        return list(last_of_size.values())[-count:]
+    spaced = torch.linspace(0, len(named), count + 1)[1:].ceil().long() - 1
+    return [named[i][1] for i in spaced.unique().tolist()] if named else []
+
+
+def strongest_pfvs(
+    run: SRDPass, start: int, relevance: Float[Tensor, "1 H W"], layers: Sequence[str], count: int = 3
+) -> list[RelevantPFV]:
+    """The PFVs with the most positive relevance: up to `count` of each layer, no two of a layer side by side.
+
+    One backward pass serves all layers. `relevance` is that of one sample at the node `start`.
+    """
+    maps = run.carry(start, relevance, [run.layer(layer) for layer in layers])
+    return [pfv for layer, values in zip(layers, maps, strict=True) for pfv in _peaks(layer, values[0], count)]
+
+
+def relevant_pfvs(
+    run: SRDPass, start: int, relevance: Float[Tensor, "1 H W"], pfvs: Sequence[PFV]
+) -> list[RelevantPFV]:
+    """What given PFVs, at one position each, are worth. Raises `IerfError` for a position outside its layer's map."""
+    nodes = [run.layer(pfv.layer) for pfv in pfvs]
+    hot = [
+        one_hot(pfv.position, (1, *run.tape.nodes[node].map_shape), pfv.layer)[0]
+        for node, pfv in zip(nodes, pfvs, strict=True)
+    ]
+    maps = run.carry(start, relevance, nodes)
+    return [
+        _worth(pfv.layer, values[0], tuple(where.nonzero()[0].tolist()))
+        for pfv, values, where in zip(pfvs, maps, hot, strict=True)
+    ]
+
+
+def _peaks(layer: str, values: Tensor, count: int) -> list[RelevantPFV]:
+    left, found = values.clone(), []
+    apart = [max(1, side // 6) for side in values.shape]
+    while len(found) < count and bool((left > 0).any()):
+        position = tuple(int(i) for i in torch.unravel_index(left.argmax(), left.shape))
+        found.append(_worth(layer, values, position))
+        left[tuple(slice(max(0, i - d), i + d + 1) for i, d in zip(position, apart, strict=True))] = 0
+    return found
+
+
+def _worth(layer: str, values: Tensor, position: Position) -> RelevantPFV:
+    relevance, evidence = float(values[position]), float(values.clamp_min(0).sum())
+    return RelevantPFV(layer, position, relevance, relevance / evidence if evidence else 0.0)

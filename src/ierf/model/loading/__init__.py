@@ -1,0 +1,6 @@
+"""Models by name: `bundled:`, `timm:`, `torchvision:`, `hf:` and `file:`."""
+
+from ierf.model.loading.catalogue import Offer, available
+from ierf.model.loading.load import load
+
+__all__ = ["Offer", "available", "load"]

@@ -1,0 +1,27 @@
+"""What can be loaded here."""
+
+from typing import NamedTuple
+
+from ierf.errors import IerfError
+from ierf.model.loading.sources import SOURCES
+
+
+class Offer(NamedTuple):
+    """One row of the table of models: the word before the colon, what it gives, how many or which, where from."""
+
+    source: str
+    what: str
+    examples: str
+    home: str
+
+
+def available() -> list[Offer]:
+    """One row per source of models; a source whose package is missing says how to install it."""
+    return [Offer(name, source.what, _examples(name), source.home) for name, source in SOURCES.items()]
+
+
+def _examples(name: str) -> str:
+    try:
+        return SOURCES[name].examples()
+    except IerfError as error:
+        return str(error)

@@ -1,0 +1,110 @@
+"""The one object that every explainer takes: a network with its preprocessing, labels and layer names."""
+
+from collections.abc import Sequence
+from itertools import chain
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+
+from ierf.errors import IerfError, UnknownNameError
+from ierf.model.class_names import find_class
+from ierf.model.images import ImageLike, as_image
+from ierf.model.logits import logits_of
+from ierf.model.preprocess import Preprocess
+
+
+class VisionModel:
+    """A network and what it takes to feed it a photograph and to read its answer; the network itself stays unchanged.
+
+    Args:
+        net: any `torch.nn.Module`; one that `torch.compile` wrapped is unwrapped.
+        preprocess: from a photograph to the network's input; default: 224 px, ImageNet mean and standard deviation.
+        labels: one name per class, in the order of the logits; default: none, classes go by number.
+        name: what reports call the model; default: the network's class.
+    """
+
+    def __init__(
+        self,
+        net: nn.Module,
+        preprocess: Preprocess | None = None,
+        labels: Sequence[str] | None = None,
+        name: str | None = None,
+    ) -> None:
+        self.net: nn.Module = getattr(net, "_orig_mod", net)
+        self.preprocess = preprocess or Preprocess()
+        self.labels = None if labels is None else tuple(labels)
+        self.name = name or type(self.net).__name__
+
+    def __repr__(self) -> str:
+        return f"VisionModel({self.name!r}, {type(self.net).__name__}, {self.device}, {self.dtype})"
+
+    def __call__(self, x: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N T"]:
+        """The logits of a prepared batch, in the mode (training or eval) that the network is in."""
+        return logits_of(self.net(x))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network's first floating-point parameter or buffer lives; the CPU if it has none."""
+        return self._reference().device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of the network's first floating-point parameter or buffer; float32 if it has none."""
+        return self._reference().dtype
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The names of all submodules, in the order in which the network declares them."""
+        return tuple(name for name, _ in self.net.named_modules() if name)
+
+    def module(self, layer: str) -> nn.Module:
+        """The submodule called `layer`. Raises `UnknownNameError` with the nearest names."""
+        modules: dict[str, nn.Module] = dict(self.net.named_modules())
+        if not layer or layer not in modules:
+            raise UnknownNameError("layer", layer, self.layers)
+        return modules[layer]
+
+    def class_index(self, name_or_index: str | int, n_classes: int | None = None) -> int:
+        """The index of a class given by number, digits, label, or one of a label's comma-separated synonyms.
+
+        `n_classes` bounds the index where there are no labels. Raises `UnknownNameError` for a name that no label has,
+        `IerfError` for an index out of range or a name that several classes share.
+        """
+        text = str(name_or_index).strip()
+        if isinstance(name_or_index, str) and not text.isdecimal():
+            return find_class(text, self.labels or ())
+        index = int(name_or_index)
+        count = n_classes if n_classes is not None else len(self.labels) if self.labels is not None else None
+        if index < 0 or (count is not None and index >= count):
+            bound = f"classes 0 to {count - 1}" if count else "classes that are counted from 0"
+            raise IerfError(f"there is no class {index}: the model {self.name!r} has {bound}")
+        return index
+
+    def label(self, index: int) -> str:
+        """The name of a class, "class 7" where there is none."""
+        return self.labels[index] if self.labels is not None and 0 <= index < len(self.labels) else f"class {index}"
+
+    def view(self, image: ImageLike) -> Image.Image:
+        """The part of a photograph that the network sees, as an RGB picture of the input's size."""
+        return self.preprocess.view(as_image(image))
+
+    def prepare(self, image: ImageLike) -> Float[Tensor, "1 3 H W"]:
+        """A photograph (a path, a PIL image, or uint8 pixels (H, W, 3)) as a batch of one on the network's device."""
+        return self.preprocess(as_image(image))[None].to(self.device, self.dtype)
+
+    def _reference(self) -> Tensor:
+        tensors = chain(self.net.parameters(), self.net.buffers())
+        return next((t for t in tensors if t.is_floating_point()), torch.empty(0, dtype=torch.float32, device="cpu"))
+
+
+def as_vision_model(model: Any) -> VisionModel:
+    """`model` itself if it is a `VisionModel`, a bare network wrapped into one; anything else is an `IerfError`."""
+    if isinstance(model, VisionModel):
+        return model
+    if isinstance(model, nn.Module):
+        return VisionModel(model)
+    hint = '; load it by name first: ierf.load("…")' if isinstance(model, str) else ""
+    raise IerfError(f"a model is a VisionModel or a torch.nn.Module, not {type(model).__name__}{hint}")

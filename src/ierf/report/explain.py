@@ -1,0 +1,197 @@
+"""Explaining one photograph with one forward pass."""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor, nn
+
+from ierf.attribution import Ledger, attribute
+from ierf.attribution.attribute import METHODS, _check_options
+from ierf.attribution.conservation import ledger
+from ierf.attribution.srd import Head, SRDPass, one_hot, srd_pass
+from ierf.attribution.strongest import RelevantPFV, layers_over_depth, relevant_pfvs, strongest_pfvs
+from ierf.attribution.targets import PFV
+from ierf.errors import IerfError, UnknownNameError
+from ierf.model import VisionModel, as_vision_model, evaluating
+from ierf.model.images import ImageLike, as_image
+from ierf.report.explanation import Explanation, PFVField, Prediction
+from ierf.rules import SRDRules
+
+RESOLUTIONS = ("low", "high", "input")
+SHOWN_SIDE = 384
+"""Pixels of the shorter side of figures, at least."""
+
+Classes = None | str | int | Sequence[str | int]
+Maps = dict[int, dict[str, Tensor]]
+Choose = Callable[[Tensor], list[int]]
+
+
+def explain(
+    model: VisionModel | nn.Module,
+    photo: ImageLike,
+    classes: Classes = None,
+    *,
+    method: str = "srd",
+    n_classes: int = 3,
+    resolutions: Sequence[str] | None = None,
+    pfvs: Sequence[PFV] | None = None,
+    **options: Any,
+) -> Explanation:
+    """Explain what `model` sees in a photograph: maps per class, the features behind them, and the account.
+
+    Args:
+        photo: a path, a PIL image, or uint8 pixels (H, W, 3).
+        classes: names or indices; None: the `n_classes` most probable.
+        method: one of `ierf.attribution.METHODS`. "srd" computes everything from one forward pass; others give maps
+            only.
+        resolutions: "low", "high", "input" or layers' names; None: those three, as far as the method has them.
+        pfvs: the PFVs whose iERFs to compute, each with one position; None: the strongest for the first class, in
+            three layers. Only for method "srd".
+        options: of the method, as in `ierf.attribute`.
+
+    Raises:
+        IerfError: the photograph cannot be read, a class or layer does not exist, a position lies outside its map.
+    """
+    vision_model = as_vision_model(model)
+    if method not in METHODS:
+        raise UnknownNameError("method", method, METHODS)
+    _check_options(method, METHODS[method], options)
+    picture = as_image(photo)
+    x = vision_model.prepare(picture)
+
+    def choose(logits: Tensor) -> list[int]:
+        return _class_indices(vision_model, logits, classes, n_classes)
+
+    fields: list[PFVField] = []
+    account: Ledger | None = None
+    if method == "srd":
+        logits, maps, fields, account = _by_srd(vision_model, x, choose, resolutions or RESOLUTIONS, pfvs, **options)
+    elif pfvs is not None:
+        raise IerfError(f"iERFs come from method 'srd', not from {method!r}")
+    else:
+        logits, maps = _by_attribution(vision_model, x, choose, method, resolutions, options)
+    ranked = predictions(vision_model, logits)
+    of_class = {prediction.index: prediction for prediction in ranked}
+    path = Path(photo) if isinstance(photo, str | Path) else None
+    return Explanation(
+        name=path.name if path else "photograph",
+        photo=vision_model.preprocess.view(picture),
+        scene=_scene(vision_model, picture),
+        model_name=vision_model.name,
+        top=ranked[:5],
+        classes=[of_class[index] for index in maps],
+        method=method,
+        options=dict(options),
+        maps=maps,
+        fields=fields,
+        ledger=account,
+        source=path,
+    )
+
+
+def predictions(model: VisionModel, logits: Float[Tensor, " K"]) -> list[Prediction]:
+    """All classes, the most probable first."""
+    values, indices = logits.double().softmax(0).sort(descending=True, stable=True)
+    return [Prediction(i, model.label(i), p) for i, p in zip(indices.tolist(), values.tolist(), strict=True)]
+
+
+def _class_indices(model: VisionModel, logits: Tensor, classes: Classes, n_classes: int) -> list[int]:
+    if classes is None:
+        if n_classes < 1:
+            raise IerfError(f"explain at least one class, not {n_classes}")
+        return [int(i) for i in logits.topk(min(n_classes, len(logits))).indices]
+    wanted = [classes] if isinstance(classes, str | int) else classes
+    if not wanted:
+        raise IerfError("no class to explain; classes=None takes the most probable")
+    return list(dict.fromkeys(model.class_index(c, n_classes=len(logits)) for c in wanted))
+
+
+def _by_srd(
+    model: VisionModel,
+    x: Tensor,
+    choose: Choose,
+    resolutions: Sequence[str],
+    pfvs: Sequence[PFV] | None,
+    *,
+    head: Head = "clamped",
+    encoder: str | None = None,
+    **rules: Any,
+) -> tuple[Tensor, Maps, list[PFVField], Ledger]:
+    """One forward pass; per class one backward pass through the head and one that stops at all resolutions."""
+    with srd_pass(model, x, SRDRules(**rules), encoder) as run:
+        logits = _only(run.tape.settle(run.tape.output))
+        stops = [run.at(resolution) for resolution in resolutions]
+        starts = {index: run.start(index, head) for index in choose(logits)}
+        maps = {
+            index: {name: _only(m) for name, m in zip(resolutions, run.carry(*start, stops), strict=True)}
+            for index, start in starts.items()
+        }
+        node, relevance = next(iter(starts.values()))
+        if pfvs is None:
+            found = strongest_pfvs(run, node, relevance, layers_over_depth(run, node))
+        else:
+            found = relevant_pfvs(run, node, relevance, pfvs)
+        return logits, maps, _fields(run, found), ledger(run, node, relevance)
+
+
+def _by_attribution(
+    model: VisionModel,
+    x: Tensor,
+    choose: Choose,
+    method: str,
+    resolutions: Sequence[str] | None,
+    options: Mapping[str, Any],
+) -> tuple[Tensor, Maps]:
+    with evaluating(model.net), torch.no_grad():
+        logits = _only(model(x))
+
+    def map_of(index: int, resolution: str) -> Tensor:
+        return _only(attribute(model, x, index, method, resolution, **options))
+
+    indices = choose(logits)
+    if resolutions is not None:
+        return logits, {index: {name: map_of(index, name) for name in resolutions} for index in indices}
+    maps: Maps = {}
+    for index in indices:
+        at_input, maps[index] = map_of(index, "input"), {}
+        for coarse in ("low", "high"):
+            with suppress(IerfError):
+                maps[index][coarse] = map_of(index, coarse)
+        maps[index]["input"] = at_input
+    return logits, maps
+
+
+def _fields(run: SRDPass, found: Sequence[RelevantPFV]) -> list[PFVField]:
+    """The PFVs with their iERFs, layer by layer: one batch of backward passes for each."""
+    by_layer: dict[str, list[RelevantPFV]] = {}
+    for pfv in found:
+        by_layer.setdefault(pfv.layer, []).append(pfv)
+    return [each for layer, pfvs in by_layer.items() for each in _fields_of_layer(run, layer, pfvs)]
+
+
+def _fields_of_layer(run: SRDPass, layer: str, pfvs: Sequence[RelevantPFV]) -> list[PFVField]:
+    node = run.layer(layer)
+    shape = run.tape.nodes[node].map_shape
+    hot = torch.stack([one_hot(pfv.position, (1, *shape), layer) for pfv in pfvs])
+    (ierfs,) = run.carry(node, hot.to(run.pfvs(node)), [0])
+    return [PFVField(pfv, shape, _only(ierf)) for pfv, ierf in zip(pfvs, ierfs, strict=True)]
+
+
+def _only(batch: Float[Tensor, "1 ..."]) -> Tensor:
+    """The one sample's part, on the CPU, free of the pass that made it."""
+    return batch.detach()[0].cpu()
+
+
+def _scene(model: VisionModel, picture: Image.Image) -> Image.Image:
+    """What the network sees, in a multiple of its pixels."""
+    preprocess = model.preprocess
+    height, width = preprocess.size
+    factor = -(-SHOWN_SIDE // min(height, width))
+    resize = None if preprocess.resize is None else preprocess.resize * factor
+    return replace(preprocess, size=(height * factor, width * factor), resize=resize).view(picture)

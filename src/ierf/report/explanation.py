@@ -1,0 +1,99 @@
+"""What `ierf.explain` returns: the maps, features and account of one photograph."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from jaxtyping import Float
+from PIL import Image
+from torch import Tensor
+
+from ierf.attribution import Ledger
+from ierf.attribution.strongest import RelevantPFV
+
+
+class Prediction(NamedTuple):
+    """A class and the model's probability for it (softmax of the logits)."""
+
+    index: int
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True, eq=False)
+class PFVField:
+    """A PFV that matters for a class, and the pixels that caused it."""
+
+    pfv: RelevantPFV
+    map_shape: tuple[int, ...]
+    """Of the layer: (rows, columns), or (tokens,)."""
+    ierf: Float[Tensor, "H W"]
+    """Sums to 1."""
+
+    @property
+    def layer(self) -> str:
+        return self.pfv.layer
+
+    @property
+    def position(self) -> tuple[int, ...]:
+        """(row, column) in the layer's map."""
+        return self.pfv.position
+
+    @property
+    def relevance(self) -> float:
+        """What the PFV is worth to the first class explained."""
+        return self.pfv.relevance
+
+    @property
+    def share(self) -> float:
+        """Its relevance as a share of the layer's positive relevance, in [0, 1] for a PFV that speaks for the class."""
+        return self.pfv.share
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Why a model sees what it sees in one photograph."""
+
+    name: str
+    """Of the photograph: its file name."""
+    photo: Image.Image
+    """The photograph as the model sees it: resized, cropped, RGB, of the input's size."""
+    scene: Image.Image
+    """The same part of the photograph in more pixels, to lie beneath maps."""
+    model_name: str
+    top: list[Prediction]
+    """The five most probable classes."""
+    classes: list[Prediction]
+    """The classes explained, the first of which `fields` and `ledger` are about."""
+    method: str
+    options: Mapping[str, Any]
+    """Of the method, where they differ from its defaults."""
+    maps: dict[int, dict[str, Float[Tensor, "h w"]]]
+    """Class index → resolution → map, the very one that `ierf.attribute` returns; on the CPU."""
+    fields: list[PFVField] = field(default_factory=list)
+    """PFVs of several layers, from shallow to deep, with their iERFs; method "srd" only."""
+    ledger: Ledger | None = None
+    """What was conserved on the way to the pixels; method "srd" only."""
+    source: Path | None = None
+    """The photograph's file."""
+
+    def save(self, path: str | Path = "report.html", pngs: bool = True) -> Path:
+        """Write one HTML file that holds everything, and beside it (`pngs`) the folder NAME_pictures with the figures.
+
+        Nothing is left half-written, and a file of the same name is replaced. Missing folders are made. Returns the
+        path of the HTML file. Raises `IerfError` where writing is not possible.
+        """
+        from ierf.report.figures import figures
+        from ierf.report.html import page
+
+        from ierf.report.files import write
+
+        target = Path(path)
+        shown = figures(self)
+        if pngs:
+            folder = target.with_name(f"{target.stem}_pictures")
+            for figure in shown.all():
+                write(folder / f"{figure.name}.png", figure.png)
+        write(target, page(self, shown).encode())
+        return target

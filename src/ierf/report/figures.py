@@ -1,0 +1,111 @@
+"""The pictures of a report, with the words that go with them."""
+
+import re
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from io import BytesIO
+
+from PIL import Image
+from torch import Tensor
+
+from ierf.report.explanation import Explanation, PFVField, Prediction
+from ierf.report.grids import Size, cell_of, on_grid, token_grid
+from ierf.report.pictures import cells, display_sigma, overlay, spotlight, with_inset
+
+_TITLES = {"low": "Low: the encoder’s output", "high": "High: half way", "input": "Input: the pixels"}
+_MOST_CELLS_FRAMED = 32
+"""Maps up to this many cells wide also show their cells as they are."""
+
+
+@dataclass(frozen=True, eq=False)
+class Figure:
+    """One picture: `name` is its file's, without suffix."""
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    picture: Image.Image
+
+    @cached_property
+    def png(self) -> bytes:
+        buffer = BytesIO()
+        self.picture.save(buffer, "PNG")
+        return buffer.getvalue()
+
+
+@dataclass(frozen=True, eq=False)
+class Figures:
+    """All pictures of a report in its order; maps by class, iERFs by layer."""
+
+    photo: Figure
+    maps: dict[Prediction, list[Figure]]
+    fields: dict[str, list[Figure]]
+
+    def all(self) -> Iterator[Figure]:
+        yield self.photo
+        for group in (*self.maps.values(), *self.fields.values()):
+            yield from group
+
+
+def figures(explanation: Explanation) -> Figures:
+    """The photograph, every map over it, and the pixels behind every PFV."""
+    photo = Figure("photo", "", "", f"The photograph {explanation.name}", explanation.scene)
+    by_layer: dict[str, list[Figure]] = {}
+    for field in explanation.fields:
+        by_layer.setdefault(field.layer, []).append(_field_figure(explanation, field))
+    maps = {
+        prediction: [_map_figure(explanation, prediction, name, values) for name, values in of_class.items()]
+        for prediction, of_class in zip(explanation.classes, explanation.maps.values(), strict=True)
+    }
+    return Figures(photo, maps, by_layer)
+
+
+def slug(text: str) -> str:
+    """`text` as a file name: ASCII letters, digits, dots and dashes, at most 80."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9.]+", "-", plain).strip("-.")[:80] or "unnamed"
+
+
+def signed(value: float) -> str:
+    """A number as captions show it: three digits, a real minus."""
+    return f"{value:+.3g}".replace("-", "−")
+
+
+def _map_figure(explanation: Explanation, prediction: Prediction, resolution: str, values: Tensor) -> Figure:
+    grid = on_grid(values, _input_size(explanation))
+    rows, columns = grid.shape
+    picture = overlay(explanation.scene, grid)
+    if columns <= _MOST_CELLS_FRAMED:
+        picture = with_inset(picture, cells(explanation.scene, grid))
+    sigma = display_sigma(grid)
+    display = f" Smoothed for display (σ = {sigma:.1f} px)." if sigma else " Inset: the cells as they are."
+    if not sigma and columns > _MOST_CELLS_FRAMED:
+        display = ""
+    return Figure(
+        name=f"class-{prediction.index}-{slug(prediction.label)}-{slug(resolution)}",
+        title=_TITLES.get(resolution, f"Layer {resolution}"),
+        caption=f"{rows} × {columns}, sum of relevance {signed(float(values.double().sum()))}.{display}",
+        alt=f"Evidence for {prediction.label} in {explanation.name}, {resolution} resolution, over the photograph",
+        picture=picture,
+    )
+
+
+def _field_figure(explanation: Explanation, field: PFVField) -> Figure:
+    size = _input_size(explanation)
+    cell = cell_of(field.position, field.map_shape, size)
+    picture = spotlight(explanation.scene, on_grid(field.ierf, size), cell, token_grid(field.map_shape, size))
+    where = ", ".join(map(str, field.position))
+    return Figure(
+        name=f"ierf-{slug(field.layer)}-{'-'.join(map(str, field.position))}",
+        title=f"PFV ({where})",
+        caption=f"{field.share:.1%} of the layer’s evidence, relevance {signed(field.relevance)}.".replace("%", " %"),
+        alt=f"The pixels of {explanation.name} that caused the feature vector at ({where}) of {field.layer}",
+        picture=picture,
+    )
+
+
+def _input_size(explanation: Explanation) -> Size:
+    return explanation.photo.height, explanation.photo.width

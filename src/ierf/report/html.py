@@ -1,0 +1,132 @@
+"""The report as one HTML file."""
+
+from base64 import b64encode
+from collections.abc import Sequence
+from html import escape
+from importlib.resources import files
+from string import Template
+
+from ierf.attribution import Ledger
+from ierf.report.explanation import Explanation, Prediction
+from ierf.report.figures import Figure, Figures, signed
+from ierf.report.words import HOW_TO_READ, as_call, as_command, ledger_sentence, method_sentence, percent
+
+
+def page(explanation: Explanation, shown: Figures) -> str:
+    """A self-contained page: styles and pictures inside, no script, nothing fetched."""
+    sections = [
+        _header(explanation, shown.photo),
+        *[_class_section(explanation, prediction, row) for prediction, row in shown.maps.items()],
+        _features(explanation, shown),
+        _account(explanation.ledger),
+        _reading(),
+        _again(explanation),
+    ]
+    return document(f"{explanation.name}: what {explanation.model_name} sees", "\n".join(filter(None, sections)))
+
+
+def document(title: str, body: str) -> str:
+    """A whole page around `body`, which is HTML; `title` is text."""
+    template = Template(files("ierf.report").joinpath("page.html").read_text(encoding="utf-8"))
+    return template.substitute(title=escape(title), body=body)
+
+
+def data_uri(png: bytes) -> str:
+    return f"data:image/png;base64,{b64encode(png).decode()}"
+
+
+def bars(top: Sequence[Prediction], explained: Sequence[Prediction] = ()) -> str:
+    """Probabilities as a list with bars; the classes explained are set in bold."""
+    return f'<ol class="bars">{"".join(_bar(p, p in explained) for p in top)}</ol>'
+
+
+def _bar(prediction: Prediction, strong: bool) -> str:
+    share = f"{100 * prediction.probability:.1f}"
+    label = escape(prediction.label)
+    return (
+        f'<li><span class="label">{f"<strong>{label}</strong>" if strong else label}</span>'
+        f'<span class="bar" aria-hidden="true"><i style="width:{share}%"></i></span>'
+        f'<span class="number">{share} %</span></li>'
+    )
+
+
+def _header(explanation: Explanation, photo: Figure) -> str:
+    return f"""<header>
+<img class="photo" src="{data_uri(photo.png)}" alt="{escape(photo.alt)}" width="{photo.picture.width}" height="{photo.picture.height}">
+<div>
+<p class="eyebrow">{escape(explanation.model_name)}</p>
+<h1>{escape(explanation.name)}</h1>
+{bars(explanation.top, explanation.classes)}
+<p class="note">{escape(method_sentence(explanation))}. The model sees {explanation.photo.width} × {explanation.photo.height} \
+pixels of this part of the photograph.</p>
+</div>
+</header>"""
+
+
+def _class_section(explanation: Explanation, prediction: Prediction, row: Sequence[Figure]) -> str:
+    return f"""<section>
+<h2>Evidence for <em>{escape(prediction.label)}</em> <span class="number">{100 * prediction.probability:.1f} %</span></h2>
+<div class="row">{"".join(map(_figure, row))}</div>
+{_LEGEND}
+</section>"""
+
+
+def _features(explanation: Explanation, shown: Figures) -> str:
+    if not shown.fields:
+        return ""
+    label = escape(explanation.classes[0].label)
+    rows = "".join(_layer(layer, explanation, row) for layer, row in shown.fields.items())
+    return f"""<section>
+<h2>Where these features come from</h2>
+<p>Feature vectors that speak for <em>{label}</em>, and the pixels that caused them. A frame marks the vector’s position.</p>
+{rows}
+</section>"""
+
+
+def _layer(layer: str, explanation: Explanation, row: Sequence[Figure]) -> str:
+    shape = next(field.map_shape for field in explanation.fields if field.layer == layer)
+    size = " × ".join(map(str, shape))
+    return f'<h3><code>{escape(layer)}</code> <span class="number">{size}</span></h3><div class="row">{"".join(map(_figure, row))}</div>'
+
+
+def _figure(figure: Figure) -> str:
+    return (
+        f'<figure><img src="{data_uri(figure.png)}" alt="{escape(figure.alt)}" loading="lazy" '
+        f'width="{figure.picture.width}" height="{figure.picture.height}">'
+        f"<figcaption><strong>{escape(figure.title)}</strong><br>{escape(figure.caption)}</figcaption></figure>"
+    )
+
+
+def _account(account: Ledger | None) -> str:
+    if account is None:
+        return ""
+    rows = "".join(
+        f"<tr><td><code>{escape(entry.layer)}</code></td><td>{signed(entry.relevance_in)}</td>"
+        f"<td>{signed(entry.relevance_out)}</td>"
+        f"<td>{percent(entry.leaked / account.relevance_in) if account.relevance_in else '0 %'}</td></tr>"
+        for entry in account.entries
+    )
+    return f"""<section>
+<h2>The account</h2>
+<p>{escape(ledger_sentence(account))}</p>
+<details><summary>Layer by layer</summary>
+<div class="scroll"><table><thead><tr><th scope="col">Layer</th><th scope="col">Arrived</th><th scope="col">Passed on</th>
+<th scope="col">Leaked</th></tr></thead><tbody>{rows}</tbody></table></div></details>
+</section>"""
+
+
+def _reading() -> str:
+    return f"<section><h2>How to read this</h2>{''.join(f'<p>{escape(text)}</p>' for text in HOW_TO_READ)}</section>"
+
+
+def _again(explanation: Explanation) -> str:
+    command = as_command(explanation)
+    shell = f"<pre><code>{escape(command)}</code></pre>" if command else ""
+    return f"<section><h2>Make it again</h2>{shell}<pre><code>{escape(as_call(explanation))}</code></pre></section>"
+
+
+_LEGEND = (
+    '<p class="legend"><span>evidence against</span><i class="scale" role="img" '
+    'aria-label="Colour scale from blue, evidence against, over clear to red, evidence for"></i>'
+    "<span>evidence for</span></p>"
+)

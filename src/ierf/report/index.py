@@ -1,0 +1,71 @@
+"""The page that leads to many reports."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from html import escape
+from io import BytesIO
+from pathlib import Path
+from urllib.parse import quote
+
+from PIL import Image
+
+from ierf.report.explanation import Explanation, Prediction
+from ierf.report.files import write
+from ierf.report.grids import on_grid
+from ierf.report.html import data_uri, document
+from ierf.report.pictures import overlay
+
+_SIDE = 160
+
+
+@dataclass(frozen=True, eq=False)
+class Card:
+    """What the index remembers of one report, so that the explanation itself can go."""
+
+    report: Path
+    name: str
+    model_name: str
+    best: Prediction
+    photo: bytes
+    map: bytes
+    """Thumbnails, PNG."""
+
+
+def card(explanation: Explanation, report: Path) -> Card:
+    """The card of a report saved at `report`: the photograph, and its finest map of the first class."""
+    first = explanation.maps[explanation.classes[0].index]
+    finest = max(first.values(), key=lambda values: values.numel())
+    grid = on_grid(finest, (explanation.photo.height, explanation.photo.width))
+    picture = overlay(explanation.scene, grid)
+    return Card(
+        report, explanation.name, explanation.model_name, explanation.top[0], _small(explanation.scene), _small(picture)
+    )
+
+
+def save_index(cards: Sequence[Card], path: Path) -> Path:
+    """Write a page that links to every report, by relative address. Returns `path`."""
+    title = f"{len(cards)} photograph{'s' if len(cards) != 1 else ''}"
+    models = ", ".join(dict.fromkeys(card.model_name for card in cards))
+    items = "".join(_item(card, path.parent) for card in cards)
+    body = f'<p class="eyebrow">{escape(models)}</p><h1>{title}</h1><ul class="cards">{items}</ul>'
+    write(path, document(title, body).encode())
+    return path
+
+
+def _item(card: Card, folder: Path) -> str:
+    address = quote(card.report.relative_to(folder).as_posix())
+    name, label = escape(card.name), escape(card.best.label)
+    return (
+        f'<li><a href="{address}"><span class="pair">'
+        f'<img src="{data_uri(card.photo)}" alt="The photograph {name}">'
+        f'<img src="{data_uri(card.map)}" alt="Evidence for the class explained first in {name}"></span>'
+        f'<strong>{name}</strong><br><span class="number">{label}, {100 * card.best.probability:.1f} %</span></a></li>'
+    )
+
+
+def _small(picture: Image.Image) -> bytes:
+    buffer = BytesIO()
+    thumbnail = picture.copy()
+    thumbnail.thumbnail((_SIDE * 2, _SIDE * 2), Image.Resampling.BOX)
+    thumbnail.save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,50 @@
+"""What all tests share: one thread, torchvision's operators, photographs, and the development data."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+SHARED = Path(os.environ.get("IERF_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need the development data are skipped where it is missing."""
+    if not SHARED.is_dir():
+        skip = pytest.mark.skip(reason=f"no development data in {SHARED}")
+        for item in items:
+            if item.get_closest_marker("shared_data"):
+                item.add_marker(skip)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _torchvision_operators() -> Iterator[None]:
+    """The schemas without which a torchvision built for CUDA does not import beside a CPU torch."""
+    library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
+    for name in ("nms", "qnms"):
+        if not hasattr(torch.ops.torchvision, name):
+            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
+    yield
+    del library
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with the development data."""
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def chelsea() -> Image.Image:
+    """A photograph of a cat, 451 × 300 pixels, from scikit-image's wheel."""
+    data = pytest.importorskip("skimage.data")
+    return Image.fromarray(data.chelsea())
