@@ -53,13 +53,22 @@ def linear_bottleneck() -> Sequence[Step]:
 
 def pooled() -> Sequence[Step]:
     return chain(
-        conv(3, 4), nn.MaxPool2d(3, 2, 1), nn.ReLU(), conv(4, 5), nn.ReLU(), nn.AvgPool2d(2, 1), conv(5, 4, 1), nn.ReLU()
+        conv(3, 4),
+        nn.MaxPool2d(3, 2, 1),
+        nn.ReLU(),
+        conv(4, 5),
+        nn.ReLU(),
+        nn.AvgPool2d(2, 1),
+        conv(5, 4, 1),
+        nn.ReLU(),
     )
 
 
 def norm_first() -> Sequence[Step]:
     """Batch-norm of its own, as in pre-activation networks."""
-    return chain(nn.BatchNorm2d(3), conv(3, 4), nn.ReLU(), nn.BatchNorm2d(4), nn.AvgPool2d(2), nn.BatchNorm2d(4), nn.ReLU())
+    return chain(
+        nn.BatchNorm2d(3), conv(3, 4), nn.ReLU(), nn.BatchNorm2d(4), nn.AvgPool2d(2), nn.BatchNorm2d(4), nn.ReLU()
+    )
 
 
 def residual() -> Sequence[Step]:
@@ -177,7 +186,9 @@ def test_the_map_of_a_class(net: Wired, bias: str, head: str) -> None:
 def test_the_class_at_low_resolution_is_the_final_ratio_itself(net: Wired) -> None:
     x = pictures()
     for head in ("clamped", "mean", "raw"):
-        close(ierf.attribute(net, x, Logit(2), resolution="low", head=head)[0], BruteForce(net, x[0]).final_ratio(2, head))
+        close(
+            ierf.attribute(net, x, Logit(2), resolution="low", head=head)[0], BruteForce(net, x[0]).final_ratio(2, head)
+        )
 
 
 @pytest.mark.parametrize("bias", BIASES)

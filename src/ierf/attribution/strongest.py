@@ -33,8 +33,7 @@ def layers_over_depth(run: SRDPass, start: int, count: int = 3) -> list[str]:
     last_of_size = {run.tape.nodes[k].map_shape: name for k, name in named}
     if len(last_of_size) >= count:
         return list(last_of_size.values())[-count:]
-    spaced = torch.linspace(0, len(named), count + 1)[1:].ceil().long() - 1
-    return [named[i][1] for i in spaced.unique().tolist()] if named else []
+    return list(dict.fromkeys(named[-(-len(named) * i // count) - 1][1] for i in range(1, count + 1))) if named else []
 
 
 def strongest_pfvs(
@@ -65,7 +64,8 @@ def relevant_pfvs(
 
 
 def _peaks(layer: str, values: Tensor, count: int) -> list[RelevantPFV]:
-    left, found = values.clone(), []
+    left = values.clone()
+    found: list[RelevantPFV] = []
     apart = [max(1, side // 6) for side in values.shape]
     while len(found) < count and bool((left > 0).any()):
         position = tuple(int(i) for i in torch.unravel_index(left.argmax(), left.shape))

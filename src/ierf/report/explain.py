@@ -20,10 +20,9 @@ from ierf.attribution.targets import PFV
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import VisionModel, as_vision_model, evaluating
 from ierf.model.images import ImageLike, as_image
-from ierf.report.explanation import Explanation, PFVField, Prediction
+from ierf.report.explanation import RESOLUTIONS, Explanation, PFVField, Prediction
 from ierf.rules import SRDRules
 
-RESOLUTIONS = ("low", "high", "input")
 SHOWN_SIDE = 384
 """Pixels of the shorter side of figures, at least."""
 
@@ -77,7 +76,7 @@ def explain(
     else:
         logits, maps = _by_attribution(vision_model, x, choose, method, resolutions, options)
     ranked = predictions(vision_model, logits)
-    of_class = {prediction.index: prediction for prediction in ranked}
+    of_class = {prediction.class_index: prediction for prediction in ranked}
     path = Path(photo) if isinstance(photo, str | Path) else None
     return Explanation(
         name=path.name if path else "photograph",
@@ -91,6 +90,7 @@ def explain(
         maps=maps,
         fields=fields,
         ledger=account,
+        pfvs=None if pfvs is None else tuple(pfvs),
         source=path,
     )
 

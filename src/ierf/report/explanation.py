@@ -11,12 +11,15 @@ from torch import Tensor
 
 from ierf.attribution import Ledger
 from ierf.attribution.strongest import RelevantPFV
+from ierf.attribution.targets import PFV
+
+RESOLUTIONS = ("low", "high", "input")
 
 
 class Prediction(NamedTuple):
     """A class and the model's probability for it (softmax of the logits)."""
 
-    index: int
+    class_index: int
     label: str
     probability: float
 
@@ -68,13 +71,15 @@ class Explanation:
     """The classes explained, the first of which `fields` and `ledger` are about."""
     method: str
     options: Mapping[str, Any]
-    """Of the method, where they differ from its defaults."""
+    """Of the method, as far as they were given."""
     maps: dict[int, dict[str, Float[Tensor, "h w"]]]
     """Class index → resolution → map, the very one that `ierf.attribute` returns; on the CPU."""
     fields: list[PFVField] = field(default_factory=list)
     """PFVs of several layers, from shallow to deep, with their iERFs; method "srd" only."""
     ledger: Ledger | None = None
     """What was conserved on the way to the pixels; method "srd" only."""
+    pfvs: tuple[PFV, ...] | None = None
+    """The PFVs that were asked for; None: `fields` are the strongest."""
     source: Path | None = None
     """The photograph's file."""
 
@@ -85,9 +90,8 @@ class Explanation:
         path of the HTML file. Raises `IerfError` where writing is not possible.
         """
         from ierf.report.figures import figures
-        from ierf.report.html import page
-
         from ierf.report.files import write
+        from ierf.report.html import page
 
         target = Path(path)
         shown = figures(self)

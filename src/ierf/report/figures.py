@@ -71,21 +71,18 @@ def slug(text: str) -> str:
 
 def signed(value: float) -> str:
     """A number as captions show it: three digits, a real minus."""
-    return f"{value:+.3g}".replace("-", "−")
+    return f"{value:+#.3g}".replace("-", "−").rstrip(".")
 
 
 def _map_figure(explanation: Explanation, prediction: Prediction, resolution: str, values: Tensor) -> Figure:
     grid = on_grid(values, _input_size(explanation))
     rows, columns = grid.shape
-    picture = overlay(explanation.scene, grid)
-    if columns <= _MOST_CELLS_FRAMED:
-        picture = with_inset(picture, cells(explanation.scene, grid))
     sigma = display_sigma(grid)
-    display = f" Smoothed for display (σ = {sigma:.1f} px)." if sigma else " Inset: the cells as they are."
-    if not sigma and columns > _MOST_CELLS_FRAMED:
-        display = ""
+    picture, display = overlay(explanation.scene, grid), f" Smoothed for display (σ = {sigma:.1f} px)." if sigma else ""
+    if columns <= _MOST_CELLS_FRAMED:
+        picture, display = with_inset(picture, cells(explanation.scene, grid)), " Inset: the cells as they are."
     return Figure(
-        name=f"class-{prediction.index}-{slug(prediction.label)}-{slug(resolution)}",
+        name=f"class-{prediction.class_index}-{slug(prediction.label)}-{slug(resolution)}",
         title=_TITLES.get(resolution, f"Layer {resolution}"),
         caption=f"{rows} × {columns}, sum of relevance {signed(float(values.double().sum()))}.{display}",
         alt=f"Evidence for {prediction.label} in {explanation.name}, {resolution} resolution, over the photograph",

@@ -19,7 +19,7 @@ _MOST_PREFIX_TOKENS = 16
 
 def on_grid(relevance: Float[Tensor, "h w"] | Float[Tensor, " T"], like: Size) -> Float[np.ndarray, "h w"]:
     """The map as an array; a sequence of tokens loses its prefix tokens and becomes a grid with the shape of `like`."""
-    values = np.asarray(relevance.detach().cpu().float().numpy())
+    values: np.ndarray = relevance.detach().cpu().float().numpy()
     if values.ndim == 2:
         return values
     height, width = token_grid(values.shape, like)
@@ -27,7 +27,7 @@ def on_grid(relevance: Float[Tensor, "h w"] | Float[Tensor, " T"], like: Size) -
 
 
 def token_grid(shape: Sequence[int], like: Size) -> Size:
-    """The (rows, columns) of a map: its own, or those of a token sequence's patches over pictures of the size `like`."""
+    """The (rows, columns) of a map: its own, or those of a token sequence's patches over a picture of size `like`."""
     if len(shape) == 2:
         return shape[0], shape[1]
     if len(shape) == 1:
@@ -69,8 +69,8 @@ def smoothed(values: Float[np.ndarray, "h w"], sigma: float) -> Float[np.ndarray
 def enlarged(values: Float[np.ndarray, "h w"], size: Size, *, smooth: bool = True) -> Float[np.ndarray, "H W"]:
     """Resampled to `size`: bicubic without overshoot, or as the cells that they are."""
     kind = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
-    large = np.asarray(Image.fromarray(values.astype(np.float32)).resize(size[::-1], kind))
-    return np.clip(large, values.min(), values.max())
+    large: np.ndarray = np.asarray(Image.fromarray(values.astype(np.float32)).resize(size[::-1], kind))
+    return large.clip(values.min(), values.max())
 
 
 def _convolved(line: np.ndarray, kernel: np.ndarray, reach: int) -> np.ndarray:

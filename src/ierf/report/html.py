@@ -16,7 +16,7 @@ def page(explanation: Explanation, shown: Figures) -> str:
     """A self-contained page: styles and pictures inside, no script, nothing fetched."""
     sections = [
         _header(explanation, shown.photo),
-        *[_class_section(explanation, prediction, row) for prediction, row in shown.maps.items()],
+        *[_class_section(prediction, row) for prediction, row in shown.maps.items()],
         _features(explanation, shown),
         _account(explanation.ledger),
         _reading(),
@@ -51,23 +51,25 @@ def _bar(prediction: Prediction, strong: bool) -> str:
 
 
 def _header(explanation: Explanation, photo: Figure) -> str:
+    width, height = explanation.photo.size
     return f"""<header>
-<img class="photo" src="{data_uri(photo.png)}" alt="{escape(photo.alt)}" width="{photo.picture.width}" height="{photo.picture.height}">
+{_image(photo)}
 <div>
 <p class="eyebrow">{escape(explanation.model_name)}</p>
 <h1>{escape(explanation.name)}</h1>
 {bars(explanation.top, explanation.classes)}
-<p class="note">{escape(method_sentence(explanation))}. The model sees {explanation.photo.width} × {explanation.photo.height} \
-pixels of this part of the photograph.</p>
+<p class="note">{escape(method_sentence(explanation))}.
+The model sees {width} × {height} pixels of this part of the photograph.</p>
+{_LEGEND}
 </div>
 </header>"""
 
 
-def _class_section(explanation: Explanation, prediction: Prediction, row: Sequence[Figure]) -> str:
+def _class_section(prediction: Prediction, row: Sequence[Figure]) -> str:
+    label, share = escape(prediction.label), f"{100 * prediction.probability:.1f} %"
     return f"""<section>
-<h2>Evidence for <em>{escape(prediction.label)}</em> <span class="number">{100 * prediction.probability:.1f} %</span></h2>
+<h2>Evidence for <em>{label}</em> <span class="number">{share}</span></h2>
 <div class="row">{"".join(map(_figure, row))}</div>
-{_LEGEND}
 </section>"""
 
 
@@ -78,7 +80,8 @@ def _features(explanation: Explanation, shown: Figures) -> str:
     rows = "".join(_layer(layer, explanation, row) for layer, row in shown.fields.items())
     return f"""<section>
 <h2>Where these features come from</h2>
-<p>Feature vectors that speak for <em>{label}</em>, and the pixels that caused them. A frame marks the vector’s position.</p>
+<p>Feature vectors that speak for <em>{label}</em>, and the pixels that caused them. A frame marks the vector’s
+position.</p>
 {rows}
 </section>"""
 
@@ -86,15 +89,20 @@ def _features(explanation: Explanation, shown: Figures) -> str:
 def _layer(layer: str, explanation: Explanation, row: Sequence[Figure]) -> str:
     shape = next(field.map_shape for field in explanation.fields if field.layer == layer)
     size = " × ".join(map(str, shape))
-    return f'<h3><code>{escape(layer)}</code> <span class="number">{size}</span></h3><div class="row">{"".join(map(_figure, row))}</div>'
+    pictures = "".join(map(_figure, row))
+    return f'<h3><code>{escape(layer)}</code> <span class="number">{size}</span></h3><div class="row">{pictures}</div>'
 
 
 def _figure(figure: Figure) -> str:
     return (
-        f'<figure><img src="{data_uri(figure.png)}" alt="{escape(figure.alt)}" loading="lazy" '
-        f'width="{figure.picture.width}" height="{figure.picture.height}">'
+        f"<figure>{_image(figure)}"
         f"<figcaption><strong>{escape(figure.title)}</strong><br>{escape(figure.caption)}</figcaption></figure>"
     )
+
+
+def _image(figure: Figure) -> str:
+    width, height = figure.picture.size
+    return f'<img src="{data_uri(figure.png)}" alt="{escape(figure.alt)}" width="{width}" height="{height}">'
 
 
 def _account(account: Ledger | None) -> str:
@@ -110,8 +118,8 @@ def _account(account: Ledger | None) -> str:
 <h2>The account</h2>
 <p>{escape(ledger_sentence(account))}</p>
 <details><summary>Layer by layer</summary>
-<div class="scroll"><table><thead><tr><th scope="col">Layer</th><th scope="col">Arrived</th><th scope="col">Passed on</th>
-<th scope="col">Leaked</th></tr></thead><tbody>{rows}</tbody></table></div></details>
+<div class="scroll"><table><thead><tr><th scope="col">Layer</th><th scope="col">Arrived</th>
+<th scope="col">Passed on</th><th scope="col">Leaked</th></tr></thead><tbody>{rows}</tbody></table></div></details>
 </section>"""
 
 

@@ -33,7 +33,7 @@ class Card:
 
 def card(explanation: Explanation, report: Path) -> Card:
     """The card of a report saved at `report`: the photograph, and its finest map of the first class."""
-    first = explanation.maps[explanation.classes[0].index]
+    first = explanation.maps[explanation.classes[0].class_index]
     finest = max(first.values(), key=lambda values: values.numel())
     grid = on_grid(finest, (explanation.photo.height, explanation.photo.width))
     picture = overlay(explanation.scene, grid)

@@ -1,20 +1,24 @@
 """Sentences of a report: what was conserved, how it was made, how to make it again."""
 
 import shlex
+from typing import Any
 
 from ierf.attribution import Ledger
-from ierf.report.explanation import Explanation
+from ierf.report.explanation import RESOLUTIONS, Explanation
 from ierf.report.figures import signed
+
+ROUNDING = 1e-4
+"""Of the whole relevance: less than that is no leak."""
 
 METHOD_NAMES = {"srd": "Sharing Ratio Decomposition", "gradient_x_input": "gradient × input", "gradcam": "Grad-CAM"}
 
 HOW_TO_READ = (
-    "Warm colours mark evidence for the class, cool colours evidence against it, and where the photograph is grey "
-    "there is none; each map is scaled by its own strongest values, so compare places within a map, and sums between maps.",
+    "Warm colours mark evidence for the class, cool colours evidence against it, and where the photograph stays grey there "
+    "is none; each map is scaled by its own strongest values, so compare places within a map, and sums between maps.",
     "Low, high and input are one and the same relevance, met at three depths of one backward pass: the coarse maps say "
     "where the decision was taken, the fine ones which pixels it came from.",
-    "A pointwise feature vector (PFV) is all channels at one position of a layer; its effective receptive field (iERF), "
-    "the bright pixels, is what caused that vector in this photograph.",
+    "A pointwise feature vector (PFV) is all channels at one position of a layer; its effective receptive field (iERF) "
+    "is the pixels that caused that vector in this photograph: they are bright, the rest is dim.",
 )
 
 
@@ -24,55 +28,94 @@ def method_sentence(explanation: Explanation) -> str:
     return ", ".join([METHOD_NAMES.get(explanation.method, explanation.method.replace("_", " ")), *options])
 
 
+def best_classes(explanation: Explanation, count: int = 3) -> str:
+    """The photograph and its most probable classes, as in "cat.jpg: tabby 31.4 %, Egyptian cat 23.6 %"."""
+    best = ", ".join(f"{p.label} {100 * p.probability:.1f} %" for p in explanation.top[:count])
+    return f"{explanation.name}: {best}"
+
+
 def ledger_sentence(account: Ledger) -> str:
     """How much arrived, and where the rest went."""
     start = f"Relevance {signed(account.relevance_in)} started at {account.start}"
     if not account.relevance_in:
         return f"{start}: there was nothing to distribute."
     arrived = f"{start}; {percent(account.relevance_out / account.relevance_in)} of it reached the pixels"
-    leaks = sorted((leak for entry in account.entries for leak in entry.leaks), key=lambda leak: -abs(leak.amount))
-    lost = [leak for leak in leaks if abs(leak.amount) > 1e-4 * abs(account.relevance_in)][:3]
+    lost = _largest_leaks(account)
     if not lost:
-        return f"{arrived}; no operation leaked."
-    named = ", ".join(
-        f"{leak.operation}{f' in {leak.module}' if leak.module else ''} ({percent(leak.amount / account.relevance_in)})"
-        for leak in lost
-    )
+        return f"{arrived}; nothing leaked on the way."
+    named = ", ".join(f"{where} ({percent(amount / account.relevance_in)})" for where, amount in lost)
     return f"{arrived}; the largest leaks: {named}."
 
 
 def percent(share: float) -> str:
-    """A share with as many digits as tell it from 100 %, four at most."""
-    text = f"{100 * share:.4f}".rstrip("0").rstrip(".")
+    """A share in percent: one decimal, but four within a percent of all or nothing."""
+    decimals = 4 if min(abs(share), abs(1 - share)) < 0.01 else 1
+    text = f"{round(100 * share, decimals) + 0.0:.{decimals}f}".rstrip("0").rstrip(".")
     return f"{text} %".replace("-", "−")
 
 
 def as_command(explanation: Explanation) -> str | None:
-    """The shell command that makes these maps again; None where photograph or model have no name it could use."""
-    if explanation.source is None or ":" not in explanation.model_name:
+    """The shell command that makes these maps again; None where a command cannot say what was explained."""
+    layers = {pfv.layer for pfv in explanation.pfvs or ()}
+    if explanation.source is None or not _is_address(explanation.model_name) or len(layers) > 1:
         return None
     words = ["ierf", "explain", str(explanation.source), "--model", explanation.model_name]
-    if explanation.method != "srd":
-        words += ["--method", explanation.method]
+    for flag, value in _unusual(explanation).items():
+        words += [f"--{flag}", str(value)]
     for prediction in explanation.classes:
-        words += ["--class", str(prediction.index)]
-    for name, value in explanation.options.items():
-        words += [f"--{name}", str(value)]
+        words += ["--class", str(prediction.class_index)]
+    for resolution in _unusual_resolutions(explanation):
+        words += ["--resolution", resolution]
+    for layer in layers:
+        words += ["--layer", layer]
+    for pfv in explanation.pfvs or ():
+        words += ["--position", ",".join(map(str, pfv.position))]
     return shlex.join(words)
 
 
 def as_call(explanation: Explanation) -> str:
     """The Python lines that make these maps again; what has no name stands as a variable."""
-    model = f"ierf.load({explanation.model_name!r})" if ":" in explanation.model_name else "ierf.VisionModel(net)"
+    name = explanation.model_name
+    model = f"ierf.load({name!r})" if _is_address(name) else "ierf.VisionModel(net)"
     photo = repr(str(explanation.source)) if explanation.source else "photo"
-    classes = [prediction.index for prediction in explanation.classes]
-    method = [] if explanation.method == "srd" else [f"method={explanation.method!r}"]
-    options = method + [f"{name}={value!r}" for name, value in explanation.options.items()]
+    arguments = ["model", photo, f"classes={[prediction.class_index for prediction in explanation.classes]}"]
+    arguments += [f"{option}={value!r}" for option, value in _unusual(explanation).items()]
+    if resolutions := _unusual_resolutions(explanation):
+        arguments.append(f"resolutions={resolutions!r}")
+    if explanation.pfvs is not None:
+        arguments.append(f"pfvs=[{', '.join(f'ierf.targets.{pfv!r}' for pfv in explanation.pfvs)}]")
     return "\n".join(
         [
             "import ierf",
             f"model = {model}",
-            f"explanation = ierf.explain({', '.join(['model', photo, f'classes={classes}', *options])})",
+            f"explanation = ierf.explain({', '.join(arguments)})",
             'explanation.save("report.html")',
         ]
     )
+
+
+def _largest_leaks(account: Ledger, count: int = 3) -> list[tuple[str, float]]:
+    """Where relevance was lost or created beyond rounding, and how much; stretches where no operation owns up to it."""
+    leaks = [
+        (f"{leak.operation} in {leak.module}" if leak.module else leak.operation, leak.amount)
+        for entry in account.entries
+        for leak in entry.leaks
+    ]
+    leaks += [(entry.layer, entry.unexplained) for entry in account.entries]
+    beyond_rounding = [leak for leak in leaks if abs(leak[1]) > ROUNDING * abs(account.relevance_in)]
+    return sorted(beyond_rounding, key=lambda leak: -abs(leak[1]))[:count]
+
+
+def _is_address(model_name: str) -> bool:
+    return ":" in model_name
+
+
+def _unusual(explanation: Explanation) -> dict[str, Any]:
+    """Method and options where they are not the default."""
+    method = {} if explanation.method == "srd" else {"method": explanation.method}
+    return {**method, **explanation.options}
+
+
+def _unusual_resolutions(explanation: Explanation) -> list[str]:
+    shown = list(next(iter(explanation.maps.values())))
+    return [] if explanation.method != "srd" or shown == list(RESOLUTIONS) else shown

@@ -58,7 +58,7 @@ class Affine:
             inside = torch.ones_like(self.a[:1, :1]).expand(1, self.window.taps, *self.a.shape[2:])
             weight = self.window.gather(inside)
         total = weight.sum(1, keepdim=True)
-        return torch.where(total > 0, weight / torch.where(total > 0, total, 1), 0)
+        return weight / total.masked_fill(total == 0, torch.inf)
 
     def inherit(self, e: Tensor) -> Tensor:
         """The relevance `e` of the bias at each output position, as it reaches the input positions."""

@@ -133,9 +133,9 @@ def over_square(scalar: Tensor, norm2: Tensor) -> Tensor:
 
     A position that is silent (a black patch, a dead vector) has nothing to pass relevance on to.
     """
-    peak = norm2.flatten(1).amax(1).view(-1, *[1] * (norm2.ndim - 1))
-    alive = norm2 > (peak * torch.finfo(norm2.dtype).eps ** 2).clamp_min(torch.finfo(norm2.dtype).tiny)
-    return torch.where(alive, scalar, 0) / torch.where(alive, norm2, 1)
+    floor = norm2.flatten(1).amax(1) * torch.finfo(norm2.dtype).eps ** 2
+    floor = floor.clamp_min(torch.finfo(norm2.dtype).tiny).view(-1, *[1] * (norm2.ndim - 1))
+    return scalar / norm2.masked_fill(norm2 <= floor, torch.inf)
 
 
 def gradient_of(function: Callable[[Tensor], Tensor], x: Tensor, grad: Tensor) -> Tensor:

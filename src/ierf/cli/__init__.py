@@ -1,0 +1,14 @@
+"""The command `ierf`: parse, call, print."""
+
+from ierf.cli.app import app as main
+from ierf.cli.check import check
+from ierf.cli.demo import demo
+from ierf.cli.explain import explain
+from ierf.cli.models import models
+
+main.command()(demo)
+main.command()(explain)
+main.command()(check)
+main.command()(models)
+
+__all__ = ["main"]

@@ -1,0 +1,53 @@
+"""`ierf check`: does the relevance add up?"""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from ierf.attribution import check_conservation
+from ierf.cli.console import out, say
+from ierf.cli.ledger_table import ledger_table
+from ierf.cli.options import DEFAULT_MODEL, Bias, Device, Model, Unknown, given
+from ierf.model import load
+from ierf.report.words import ledger_sentence
+
+SEED = 0
+
+
+def check(
+    model: Model = DEFAULT_MODEL,
+    photo: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A photograph; default: noise, the same each time.")
+    ] = None,
+    layer: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Start at this layer instead of at the class.")
+    ] = None,
+    bias: Bias = None,
+    unknown: Unknown = None,
+    device: Device = "cpu",
+) -> None:
+    """Follow the relevance from the class to the pixels and show, layer by layer, what was lost and where.
+
+    The exit status is 1 if more than 0.01 % is lost.
+
+    Examples:
+
+        ierf check
+
+        ierf check --model timm:resnet50.a1_in1k --photo cat.jpg
+
+        ierf check --bias drop
+    """
+    loaded = load(model, device)
+    if photo is None:
+        size = loaded.preprocess.size
+        x = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(SEED)).to(loaded.device, loaded.dtype)
+    else:
+        x = loaded.prepare(photo)
+    ledger = check_conservation(loaded, x, layer=layer, **given(bias=bias, unknown=unknown))
+    out().print(ledger_table(ledger))
+    conserved = ledger.conserved()
+    say(f"{'conserved' if conserved else 'not conserved'}: {ledger_sentence(ledger)}", "green" if conserved else "red")
+    raise typer.Exit(0 if conserved else 1)

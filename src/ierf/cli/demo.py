@@ -1,0 +1,43 @@
+"""`ierf demo`: a first report, without a photograph, a model or a network at hand."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ierf.cli.console import say, say_path
+from ierf.cli.options import DEFAULT_MODEL, Out
+from ierf.errors import UnknownNameError
+from ierf.model import load
+from ierf.model.loading.extras import extra
+from ierf.report import explain
+from ierf.report.words import best_classes, ledger_sentence
+
+PHOTOS = ("chelsea", "coffee", "rocket")
+
+
+def demo(
+    out: Out = Path("ierf-report"),
+    photo: Annotated[str, typer.Option(metavar="|".join(PHOTOS), help="One of scikit-image’s photographs.")] = PHOTOS[
+        0
+    ],
+) -> None:
+    """Explain a photograph that comes with scikit-image by the model that comes with ierf, and write a report.
+
+    Examples:
+
+        ierf demo
+
+        ierf demo --photo coffee --out /tmp/coffee
+    """
+    if photo not in PHOTOS:
+        raise UnknownNameError("demo photograph", photo, PHOTOS)
+    pixels = getattr(extra("skimage.data", "demo"), photo)()
+    explanation = replace(explain(load(DEFAULT_MODEL), pixels), name=photo)
+    report = explanation.save(out / "report.html")
+    say(best_classes(explanation))
+    if explanation.ledger is not None:
+        say(ledger_sentence(explanation.ledger))
+    say("The report, with its pictures beside it:")
+    say_path(report)

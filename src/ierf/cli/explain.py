@@ -1,0 +1,122 @@
+"""`ierf explain`: reports for photographs."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.progress import Progress
+
+from ierf.attribution.targets import PFV
+from ierf.cli.console import complain, err, say, say_path
+from ierf.cli.options import DEFAULT_MODEL, Bias, Device, Model, Out, Unknown, given, parse_position
+from ierf.errors import IerfError
+from ierf.model import VisionModel, find_images, load, read_image
+from ierf.report import Card, Explanation, card, save_index
+from ierf.report import explain as explain_photo
+from ierf.report.names import distinct_stems
+from ierf.report.words import best_classes
+
+
+def explain(
+    photos: Annotated[list[str], typer.Argument(metavar="PHOTO…", help="Photographs, or folders of them.")],
+    model: Model = DEFAULT_MODEL,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--class", "-c", metavar="NAME|INDEX", help="A class to explain; default: the three most probable."
+        ),
+    ] = None,
+    method: Annotated[str, typer.Option(metavar="NAME", help="srd, gradcam, gradient, gradient_x_input.")] = "srd",
+    resolution: Annotated[
+        list[str] | None, typer.Option(metavar="low|high|input|LAYER", help="A map to show; default: the first three.")
+    ] = None,
+    layer: Annotated[str | None, typer.Option(metavar="NAME", help="With --position: the layer of a PFV.")] = None,
+    position: Annotated[
+        list[str] | None, typer.Option(metavar="ROW,COLUMN", help="With --layer: the PFV whose iERF to show.")
+    ] = None,
+    bias: Bias = None,
+    head: Annotated[
+        str | None, typer.Option(metavar="clamped|mean|raw", help="The final ratio of a class; clamped by default.")
+    ] = None,
+    unknown: Unknown = None,
+    encoder: Annotated[
+        str | None, typer.Option(metavar="LAYER", help="The encoder’s last layer; found if left out.")
+    ] = None,
+    device: Device = "cpu",
+    out: Out = Path("ierf-report"),
+) -> None:
+    """Write a report for each photograph: where the evidence for its classes is, and the features behind it.
+
+    A photograph that cannot be read is named and the others go on; the exit status is then 1.
+
+    Examples:
+
+        ierf explain cat.jpg
+
+        ierf explain photos/ --model timm:resnet50.a1_in1k --class tabby
+
+        ierf explain cat.jpg --layer layer3 --position 4,6
+    """
+    request = {
+        "classes": classes or None,
+        "method": method,
+        "resolutions": resolution or None,
+        "pfvs": _pfvs(layer, position or []),
+        **given(bias=bias, head=head, unknown=unknown, encoder=encoder),
+    }
+    files, failed = _find(photos)
+    cards = _report_all(load(model, device), files, out, request) if files else []
+    failed += len(files) - len(cards)
+    if failed or len(cards) > 1:
+        say(f"{len(cards)} explained, {failed} failed")
+    if cards:
+        say_path(cards[0].report if len(files) == 1 else out / "index.html")
+    raise typer.Exit(1 if failed else 0)
+
+
+def _pfvs(layer: str | None, positions: Sequence[str]) -> list[PFV] | None:
+    if (layer is None) != (not positions):
+        raise typer.BadParameter("--layer and --position go together, as in --layer layer3 --position 4,6")
+    return [PFV(layer, parse_position(text)) for text in positions] if layer is not None else None
+
+
+def _find(photos: Sequence[str]) -> tuple[list[Path], int]:
+    """The files that the arguments stand for, and how many arguments stand for nothing; those are complained of."""
+    files: list[Path] = []
+    failed = 0
+    for photo in photos:
+        try:
+            files += find_images([photo])
+        except IerfError as error:
+            complain(error)
+            failed += 1
+    return files, failed
+
+
+def _report_all(model: VisionModel, files: Sequence[Path], out: Path, request: Mapping[str, Any]) -> list[Card]:
+    """A report for every file that can be read, and an index where there are many, also if interrupted."""
+    cards: list[Card] = []
+    named = list(zip(files, distinct_stems(files), strict=True))
+    try:
+        with Progress(console=err(), transient=True, disable=len(files) == 1 or not err().is_terminal) as progress:
+            for file, stem in progress.track(named, description="explaining"):
+                explanation = _explained(model, file, request)
+                if explanation is not None:
+                    cards.append(card(explanation, explanation.save(out / f"{stem}.html")))
+                    say(best_classes(explanation))
+    finally:
+        if cards and len(files) > 1:
+            save_index(cards, out / "index.html")
+    return cards
+
+
+def _explained(model: VisionModel, file: Path, request: Mapping[str, Any]) -> Explanation | None:
+    """The explanation, or None for a file that cannot be read; anything else that is wrong ends the run."""
+    try:
+        picture = read_image(file)
+    except IerfError as error:
+        complain(error)
+        return None
+    return replace(explain_photo(model, picture, **request), name=file.name, source=file)
