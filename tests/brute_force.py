@@ -5,8 +5,8 @@ carried along as an explicit vector `v̂_ij`, and so is the part of every bias. 
 
     μ_ij = ⟨v̂_ij, v_j⟩ / ‖v_j‖²        iERF_j = Σ_i μ_ij iERF_i
 
-with one-hot maps at the pixels, and for a bias the share `⟨b̂_j, v_j⟩ / ‖v_j‖²`, split among the inputs of its operation.
-A PFV that is zero holds no relevance.
+with one-hot maps at the pixels, and for a bias the share `⟨b̂_j, v_j⟩ / ‖v_j‖²`, split among the inputs of its
+operation. A PFV that is zero holds no relevance.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""Relevance is conserved from the encoder to the pixels, on networks of others as they are, and they stay as they are."""
+"""Relevance is conserved from the encoder to the pixels, on networks of others, which stay as they are."""
 
 from collections.abc import Callable
 from pathlib import Path

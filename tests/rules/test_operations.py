@@ -673,3 +673,13 @@ def test_a_linear_layer_written_as_addmm_or_matmul_is_a_linear_layer() -> None:
     first, *others = (explained(Net(Pointwise(form))) for form in ("linear", "addmm", "matmul", "einsum"))
     for other in others:
         torch.testing.assert_close(other, first, rtol=1e-11, atol=1e-13)
+
+
+@pytest.mark.parametrize("bias", ["norm", "uniform", "drop"])
+def test_a_convolution_and_its_batch_norm_are_one_layer_in_every_bias_mode(bias: str) -> None:
+    """The map at the convolution is the map at the pair."""
+    net = Net(nn.Sequential(nn.Tanh(), nn.Conv2d(C, C, 3), nn.BatchNorm2d(C), nn.Tanh()))
+    randomise(net.middle[2])
+    at_conv = explained(net, resolution="middle.1", bias=bias)
+    at_norm = explained(net, resolution="middle.2", bias=bias)
+    torch.testing.assert_close(at_conv, at_norm, rtol=1e-12, atol=1e-14)

@@ -8,14 +8,15 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ierf.attribution.srd import SRDPass, check_positions, srd_pass
+from ierf.attribution.stencils import fields_by_stencils, stretches, worth
 from ierf.attribution.targets import Position
 from ierf.errors import IerfError
 from ierf.model import VisionModel, as_vision_model
 from ierf.rules import SRDRules
 from ierf.rules.layout import Field
 
-_NUMBERS = 1 << 25
-"""About how many numbers the cotangents of one batch of backward passes may hold at the layer (128 MiB in float32)."""
+_NUMBERS = 1 << 26
+"""At most about this many numbers at once where iERFs are put together from stencils (256 MiB in float32)."""
 
 
 def effective_receptive_fields(
@@ -26,7 +27,7 @@ def effective_receptive_fields(
     *,
     bias: Literal["norm", "uniform", "drop"] = "norm",
     unknown: Literal["raise", "gradient"] = "raise",
-    batch: int | None = None,
+    batch: int = 4,
 ) -> Float[Tensor, "N P H W"]:
     """The iERF of each PFV of `layer` at `positions` (row, column): a signed map over the pixels that sums to 1.
 
@@ -37,7 +38,7 @@ def effective_receptive_fields(
     Args:
         positions: all positions of the layer, in row-major order, if None.
         bias, unknown: as in `ierf.attribute` with method "srd".
-        batch: backward passes at once; None chooses it by memory.
+        batch: backward passes at once, which bounds the memory.
 
     The result takes `N · P · H · W` floats; ask for positions in portions where that is too much.
     """
@@ -47,7 +48,7 @@ def effective_receptive_fields(
 
 
 def _fields(
-    run: SRDPass, node: int, layer: str, positions: Sequence[Position] | None, batch: int | None
+    run: SRDPass, node: int, layer: str, positions: Sequence[Position] | None, batch: int
 ) -> Float[Tensor, "N P H W"]:
     entry, pixels = run.tape.nodes[node], run.pfvs(0)
     size = entry.map_shape
@@ -58,9 +59,11 @@ def _fields(
     check_positions(wanted, size, layer)
     windows = pixel_windows(wanted, entry.fields, run.tape.nodes[0].map_shape)
     passes = groups_without_overlap(windows)
-    at_once = batch or max(1, _NUMBERS // max(1, entry.tensor.numel(), pixels.numel()))
+    way = stretches(run, node)
+    if way is not None and worth(run, way, len(passes)):
+        return fields_by_stencils(run, way, wanted, max(1, _NUMBERS // (16 * pixels[:, 0].numel())))
     result = pixels.new_zeros(len(pixels), len(wanted), *run.tape.nodes[0].map_shape)
-    for members in _portions(passes, at_once):
+    for members in _portions(passes, batch):
         relevance = pixels.new_zeros(len(members), len(pixels), *size)
         for i, group in enumerate(members):
             here: tuple[Any, ...] = (i, slice(None), *wanted[group].unbind(1))

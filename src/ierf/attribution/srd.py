@@ -120,16 +120,13 @@ class SRDPass:
         `relevance` is (N, H, W), or (B, N, H, W) for a batch of backward passes over the one forward pass.
         """
         entry, pfvs = self.tape.nodes[start], self.pfvs(start)
+        output, sources = self.tape.settle(start), [self._source(stop, start) for stop in stops]
+
+        def back(cotangent: Tensor) -> tuple[Tensor | None, ...]:
+            return torch.autograd.grad(output, sources, cotangent, retain_graph=True, allow_unused=True)
+
         cotangent = as_cotangent(relevance, pfvs, entry.axis)
-        batched = cotangent.ndim > pfvs.ndim
-        gradients = torch.autograd.grad(
-            self.tape.settle(start),
-            [self._source(stop, start) for stop in stops],
-            cotangent,
-            retain_graph=True,
-            allow_unused=True,
-            is_grads_batched=batched,
-        )
+        gradients = torch.func.vmap(back)(cotangent) if cotangent.ndim > pfvs.ndim else back(cotangent)
         maps = []
         for stop, gradient in zip(stops, gradients, strict=True):
             if gradient is None:

@@ -15,7 +15,7 @@ USAGE = 2
 
 
 class _Plain(TyperGroup):
-    """A mistake that the library explains is one line and status 2, Ctrl-C one line and 130; a bug has its traceback."""
+    """A mistake that the library explains: one line, status 2. Ctrl-C: one line, status 130. A bug: its traceback."""
 
     def invoke(self, ctx: Any) -> Any:
         try:

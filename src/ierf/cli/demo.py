@@ -1,10 +1,11 @@
 """`ierf demo`: a first report, without a photograph, a model or a network at hand."""
 
-from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from PIL import Image
 
 from ierf.cli.console import say, say_path
 from ierf.cli.options import DEFAULT_MODEL, Out
@@ -12,6 +13,7 @@ from ierf.errors import UnknownNameError
 from ierf.model import load
 from ierf.model.loading.extras import extra
 from ierf.report import explain
+from ierf.report.files import write
 from ierf.report.words import best_classes, ledger_sentence
 
 PHOTOS = ("chelsea", "coffee", "rocket")
@@ -31,13 +33,21 @@ def demo(
 
         ierf demo --photo coffee --out /tmp/coffee
     """
-    if photo not in PHOTOS:
-        raise UnknownNameError("demo photograph", photo, PHOTOS)
-    pixels = getattr(extra("skimage.data", "demo"), photo)()
-    explanation = replace(explain(load(DEFAULT_MODEL), pixels), name=photo)
+    explanation = explain(load(DEFAULT_MODEL), _unpacked(photo, out))
     report = explanation.save(out / "report.html")
     say(best_classes(explanation))
     if explanation.ledger is not None:
         say(ledger_sentence(explanation.ledger))
     say("The report, with its pictures beside it:")
     say_path(report)
+
+
+def _unpacked(name: str, folder: Path) -> Path:
+    """The photograph as a file that anybody can explain again."""
+    if name not in PHOTOS:
+        raise UnknownNameError("demo photograph", name, PHOTOS)
+    pixels = getattr(extra("skimage.data", "demo"), name)()
+    buffer, path = BytesIO(), folder / f"{name}.png"
+    Image.fromarray(pixels).save(buffer, "PNG")
+    write(path, buffer.getvalue())
+    return path

@@ -10,7 +10,7 @@ from rich.progress import Progress
 
 from ierf.attribution.targets import PFV
 from ierf.cli.console import complain, err, say, say_path
-from ierf.cli.options import DEFAULT_MODEL, Bias, Device, Model, Out, Unknown, given, parse_position
+from ierf.cli.options import DEFAULT_MODEL, Bias, Device, Head, Model, Out, Unknown, given, parse_position
 from ierf.errors import IerfError
 from ierf.model import VisionModel, find_images, load, read_image
 from ierf.report import Card, Explanation, card, save_index
@@ -37,9 +37,7 @@ def explain(
         list[str] | None, typer.Option(metavar="ROW,COLUMN", help="With --layer: the PFV whose iERF to show.")
     ] = None,
     bias: Bias = None,
-    head: Annotated[
-        str | None, typer.Option(metavar="clamped|mean|raw", help="The final ratio of a class; clamped by default.")
-    ] = None,
+    head: Head = None,
     unknown: Unknown = None,
     encoder: Annotated[
         str | None, typer.Option(metavar="LAYER", help="The encoder’s last layer; found if left out.")

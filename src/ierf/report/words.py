@@ -13,8 +13,9 @@ ROUNDING = 1e-4
 METHOD_NAMES = {"srd": "Sharing Ratio Decomposition", "gradient_x_input": "gradient × input", "gradcam": "Grad-CAM"}
 
 HOW_TO_READ = (
-    "Warm colours mark evidence for the class, cool colours evidence against it, and where the photograph stays grey there "
-    "is none; each map is scaled by its own strongest values, so compare places within a map, and sums between maps.",
+    "Warm colours mark evidence for the class, cool colours evidence against it, and where the photograph stays "
+    "grey there is none; each map is scaled by its own strongest values, so compare places within a map, and sums "
+    "between maps.",
     "Low, high and input are one and the same relevance, met at three depths of one backward pass: the coarse maps say "
     "where the decision was taken, the fine ones which pixels it came from.",
     "A pointwise feature vector (PFV) is all channels at one position of a layer; its effective receptive field (iERF) "

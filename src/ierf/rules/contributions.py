@@ -49,9 +49,9 @@ def _squares(rows: Tensor, kernels: Tensor, groups: int, taps: int) -> Tensor:
     matrices = per_group.reshape(b, groups, -1, kernels.shape[-1]).mT
     at_once = max(1, _CHUNK.get(rows.device.type, _CHUNK_ELSEWHERE) // (b * kernels.shape[1]))
     squares = []
-    for some in torch.split(rows, at_once, 1):  # type: ignore[no-untyped-call]
-        grouped = some.unflatten(2, (groups, -1)).transpose(1, 2)
-        products = (grouped @ matrices).unflatten(3, (taps, -1))
+    for some in torch.split(rows, at_once, 1):
+        grouped = some.reshape(b, some.shape[1], groups, -1).transpose(1, 2)
+        products = (grouped @ matrices).reshape(b, groups, some.shape[1], taps, -1)
         squares.append(products.square().sum(-1).sum(1))
     return torch.cat(squares, 1)
 

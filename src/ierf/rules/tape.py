@@ -48,12 +48,12 @@ class Tape:
     """Module name -> the node that the module returned."""
     output: int = 0
 
-    def cuts(self) -> list[int]:
-        """Nodes that every path from the input to the output passes, in order (the output included).
+    def cuts(self, end: int | None = None) -> list[int]:
+        """Nodes that every path from the input to `end` (default: the output) passes, in order, `end` included.
 
         Node k is a cut if nothing older than k is used after k.
         """
-        relevant = self._ancestors(self.output)
+        relevant = self._ancestors(self.output if end is None else end)
         last_use = dict.fromkeys(relevant, 0)
         for k in relevant:
             for parent in self.nodes[k].parents:

@@ -40,14 +40,16 @@ class Window:
 
     def gather(self, maps: Tensor) -> Tensor:
         """`(N, taps, *in)` -> `(N, taps, *out)`: for output j and tap k, the k-th map at the input that j sees by k."""
-        padded = self.pad(maps).contiguous().unflatten(1, self.kernel)
+        padded = self.pad(maps)
+        padded = padded.reshape(len(maps), *self.kernel, *padded.shape[2:]).contiguous()
         n = len(self.kernel)
         batch, *strides = padded.stride()
         taps, spatial = strides[:n], strides[n:]
         size = (*self.kernel, *self.output_size(padded.shape[-n:]))
         steps = [t + d * s for t, d, s in zip(taps, self.dilation, spatial, strict=True)]
         steps += [s * stride for s, stride in zip(spatial, self.stride, strict=True)]
-        return padded.as_strided((len(maps), *size), (batch, *steps)).flatten(1, n)
+        view: Tensor = padded.as_strided((len(maps), *size), (batch, *steps))
+        return view.flatten(1, n)
 
     def patches(self, x: Tensor) -> Tensor:
         """`(N, C, *in)` -> `(taps, N · out, C)`: the PFV that each output position sees by each tap."""

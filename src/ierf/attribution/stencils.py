@@ -1,0 +1,132 @@
+"""All iERFs of a layer for the price of a few backward passes.
+
+At an activation that every path passes, relevance is one scalar per position: whatever comes back is reduced to
+`R_j = ⟨a_j, g_j⟩`. Between two such layers the sharing ratios `μ_ij` are therefore plain numbers, a small window of
+them for each position (the stencil), and `R_i = Σ_j μ_ij R_j` no longer touches a channel. A stencil is read off by
+carrying relevance 1 from positions whose windows do not overlap, all at once; then any number of iERFs follows by
+sums over windows.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ierf.attribution.srd import SRDPass
+from ierf.rules.layout import Field
+from ierf.rules.operations import ACTIVATIONS
+from ierf.rules.window import Window
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """The part of the network between two scalar layers, `after` downstream of `before`.
+
+    On each axis position `p` of `after` sees positions `stride·p + low … stride·p + high` of `before`.
+    """
+
+    before: int
+    after: int
+    fields: tuple[Field, ...]
+    size: tuple[int, ...]
+    """Size of the map of `before`."""
+    positions: tuple[int, ...]
+    """Size of the map of `after`."""
+
+    @property
+    def window(self) -> Window:
+        n = len(self.fields)
+        kernel = tuple(f.high - f.low + 1 for f in self.fields)
+        return Window(kernel, tuple(f.stride for f in self.fields), (0,) * n, (1,) * n)
+
+    @property
+    def spacing(self) -> tuple[int, ...]:
+        """The distance at which the windows of two positions no longer overlap."""
+        widths = [-(-(f.high - f.low + 1) // f.stride) for f in self.fields]
+        return tuple(map(min, widths, self.positions))
+
+    @property
+    def passes(self) -> int:
+        """Backward passes through this stretch that read off its stencil."""
+        return prod(self.spacing)
+
+    @property
+    def _canvas(self) -> list[tuple[int, int]]:
+        """Cells to add in front of and behind `before`'s map on each axis, so that every window lies inside."""
+        sides = zip(self.fields, self.size, self.positions, strict=True)
+        return [(-f.low, (p - 1) * f.stride + f.high + 1 - s) for f, s, p in sides]
+
+    def read(self, relevance: Tensor) -> Tensor:
+        """`(N, *size)` -> `(N, window, *positions)`: what lies in each position's window."""
+        padded = F.pad(relevance, [side for pair in reversed(self._canvas) for side in pair])
+        window = self.window
+        return window.gather(padded[:, None].expand(-1, window.taps, *padded.shape[1:]))
+
+    def spread(self, values: Tensor) -> Tensor:
+        """The inverse sum: `(N, window, *positions)` -> `(N, *size)`."""
+        canvas = tuple(s + front + behind for s, (front, behind) in zip(self.size, self._canvas, strict=True))
+        summed = self.window.scatter(values, canvas)[:, 0]
+        return F.pad(summed, [-side for pair in reversed(self._canvas) for side in pair])
+
+
+def stretches(run: SRDPass, start: int) -> list[Stretch] | None:
+    """The way from `start` down to the pixels in stretches between scalar layers; None if windows are not known."""
+    nodes = run.tape.nodes
+    scalar = [k for k in run.tape.cuts(start) if k in (0, start) or nodes[k].operation in ACTIVATIONS]
+    found = []
+    for before, after in pairwise(scalar):
+        fields = _relative(nodes[before].fields, nodes[after].fields)
+        if fields is None or len(nodes[before].map_shape) != len(fields) or len(nodes[after].map_shape) != len(fields):
+            return None
+        found.append(Stretch(before, after, fields, nodes[before].map_shape, nodes[after].map_shape))
+    return found[::-1]
+
+
+def _relative(before: tuple[Field, ...] | None, after: tuple[Field, ...] | None) -> tuple[Field, ...] | None:
+    if before is None or after is None:
+        return None
+    return tuple(
+        Field(b.stride // a.stride, (b.low - a.low) // a.stride, (b.high - a.high) // a.stride)
+        for a, b in zip(before, after, strict=True)
+    )
+
+
+def worth(run: SRDPass, way: Sequence[Stretch], passes: int) -> bool:
+    """Whether reading stencils is cheaper than `passes` full backward passes, by the numbers that each one moves."""
+    cost = [sum(run.tape.nodes[k].tensor.numel() for k in range(s.before + 1, s.after + 1)) for s in way]
+    return sum(c * s.passes for c, s in zip(cost, way, strict=True)) < passes * sum(cost)
+
+
+def stencil(run: SRDPass, stretch: Stretch) -> Tensor:
+    """The sharing ratios of a stretch, `(N, window, *positions)`."""
+    n = len(run.pfvs(0))
+    ratios = run.pfvs(0).new_zeros(n, stretch.window.taps, *stretch.positions)
+    spacing = stretch.spacing
+    for offset in torch.cartesian_prod(*map(torch.arange, spacing)).view(-1, len(spacing)).tolist():
+        comb: tuple[Any, ...] = (..., *(slice(o, None, step) for o, step in zip(offset, spacing, strict=True)))
+        relevance = ratios.new_zeros(n, *stretch.positions)
+        relevance[comb] = 1
+        (carried,) = run.carry(stretch.after, relevance, [stretch.before])
+        ratios[comb] = stretch.read(carried)[comb]
+    return ratios
+
+
+def fields_by_stencils(run: SRDPass, way: Sequence[Stretch], positions: Tensor, at_once: int) -> Tensor:
+    """iERFs of the PFVs at `positions` (P, axes) of the first stretch's upper layer, (N, P, *pixels)."""
+    n, size = len(run.pfvs(0)), way[0].positions
+    ratios = [stencil(run, stretch) for stretch in way]
+    portions = []
+    for some in torch.split(positions, at_once):
+        maps = torch.zeros(n, len(some), *size, dtype=ratios[0].dtype, device=ratios[0].device)
+        here: tuple[Any, ...] = (slice(None), torch.arange(len(some)), *some.unbind(1))
+        maps[here] = 1
+        for stretch, mu in zip(way, ratios, strict=True):
+            weighted = mu[:, None] * maps[:, :, None]
+            maps = stretch.spread(weighted.flatten(0, 1)).reshape(n, len(some), *stretch.size)
+        portions.append(maps)
+    return torch.cat(portions, 1)
