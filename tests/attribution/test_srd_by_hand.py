@@ -126,7 +126,29 @@ def linear_bottleneck_smooth() -> Sequence[Step]:
     return chain(conv(3, 4), nn.SiLU(), conv(4, 3, 1), conv(3, 5), nn.BatchNorm2d(5), conv(5, 4, 2), nn.Tanh())
 
 
+def wide() -> Sequence[Step]:
+    """More channels than a group of few."""
+    return chain(
+        conv(3, 6), nn.SiLU(), conv(6, 7, stride=2), nn.ReLU(), conv(7, 5, dilation=2, padding=2), nn.ELU(), conv(5, 4)
+    )
+
+
+def wide_groups() -> Sequence[Step]:
+    return chain(
+        conv(3, 10, stride=(1, 2)),
+        nn.BatchNorm2d(10),
+        nn.ReLU(),
+        conv(10, 12, groups=2),
+        nn.Tanh(),
+        conv(12, 4, (2, 3), groups=2, stride=(2, 1), padding=(1, 0)),
+        nn.BatchNorm2d(4),
+        nn.SiLU(),
+    )
+
+
 NETS = (
+    wide,
+    wide_groups,
     smooth,
     plain,
     normed,

@@ -174,3 +174,12 @@ def test_layers_are_spread_where_all_maps_have_one_size(chelsea: Image.Image) ->
     assert len(layers) == 3
     assert layers[-1] == "12"
     assert all(pfv.relevance > 0 for pfv in found)
+
+
+def test_layers_are_the_last_of_each_scale_and_never_a_padding() -> None:
+    stages = [m for _ in range(3) for m in (nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(4, 4, 3, 2), nn.ReLU())]
+    head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
+    net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), *stages, *head)
+    with srd_pass(ierf.VisionModel(net), torch.randn(1, 3, 64, 64), SRDRules()) as run:
+        start, _ = run.start(0, "raw")
+        assert layers_over_depth(run, start) == ["3", "6", "9"]

@@ -244,6 +244,7 @@ LINES: dict[str, Middle] = {
     "spatial gate": lambda x: x * x.mean(1, keepdim=True).sigmoid(),
     "gate by an operation without a rule": lambda x: x * torch.exp(-x.pow(2).mean((2, 3), keepdim=True)),
     "in-place gate": lambda x: torch.tanh(x).mul_(x.mean((2, 3), keepdim=True).sigmoid()),
+    "gate by an operation without a rule behind an activation": lambda x: x * torch.relu(torch.exp(x) - 1).sigmoid(),
     "denominator without a rule": lambda x: x / (1 + torch.exp(x.mean(1, keepdim=True))),
     "softmax gate": lambda x: x * torch.softmax(x, 1),
     "normalize": lambda x: F.normalize(x, dim=1),
@@ -352,6 +353,19 @@ class _Attention(nn.Module):
         return (t + self.out(y)).transpose(1, 2).unflatten(2, (H, W))
 
 
+class _AttentionWithBias(nn.Module):
+    """Scores, plus a bias for each pair of positions, as in Swin."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.qkv, self.bias = nn.Linear(C, 3 * C), nn.Parameter(torch.randn(H * W, H * W))
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(torch.tanh(x).flatten(2).transpose(1, 2)).chunk(3, -1)
+        weights = torch.softmax(q @ k.transpose(-1, -2) + self.bias, -1)
+        return (weights @ v).transpose(1, 2).unflatten(2, (H, W))
+
+
 class _AttentionToItself(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         t = torch.tanh(x).flatten(2).transpose(1, 2)
@@ -411,6 +425,7 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     "dropout": lambda: nn.Sequential(nn.Dropout(), nn.Dropout2d(inplace=True), nn.Tanh()),
     "attention": lambda: _Attention(fused=False),
     "fused attention": lambda: _Attention(fused=True),
+    "attention with a bias": _AttentionWithBias,
     "attention of a map to itself": _AttentionToItself,
     "batch-norm over tokens": _TokenNorm,
     "softmax2d as a gate": lambda: _Function(lambda x: x * nn.Softmax2d()(x)),
@@ -683,3 +698,38 @@ def test_a_convolution_and_its_batch_norm_are_one_layer_in_every_bias_mode(bias:
     at_conv = explained(net, resolution="middle.1", bias=bias)
     at_norm = explained(net, resolution="middle.2", bias=bias)
     torch.testing.assert_close(at_conv, at_norm, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("bias", ["norm", "uniform", "drop"])
+def test_one_and_three_dimensional_convolutions_are_thin_two_dimensional_ones(bias: str) -> None:
+    """The same weights on a picture of height 1 and on a block of depth 1."""
+
+    def nets(n: int) -> nn.Module:
+        kinds = (nn.Conv1d, nn.Conv2d, nn.Conv3d), (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+        convolution, norm = (kind[n - 1] for kind in kinds)
+
+        def sides(last: int, other: int) -> tuple[int, ...]:
+            return (*(other,) * (n - 1), last)
+
+        return nn.Sequential(
+            convolution(3, 6, sides(3, 1), padding=sides(1, 0)),
+            norm(6),
+            nn.SiLU(),
+            convolution(6, 8, sides(3, 1), stride=sides(2, 1), padding=sides(1, 0), dilation=sides(2, 1)),
+            nn.Tanh(),
+            convolution(8, 4, sides(2, 1), groups=4),
+            nn.ReLU(),
+        )
+
+    x = torch.randn(2, 3, 15, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    maps = []
+    for n in (1, 2, 3):
+        torch.manual_seed(0)
+        net = nn.Sequential(nets(n), nn.Flatten(2)).double()
+        for module in net.modules():
+            randomise(module)
+        net.eval()
+        shaped = x.view(2, 3, *(1,) * (n - 1), 15)
+        maps.append(ierf.effective_receptive_fields(net, shaped, "0", bias=bias).reshape(2, -1, 15))
+    torch.testing.assert_close(maps[0], maps[1], rtol=1e-11, atol=1e-13)
+    torch.testing.assert_close(maps[2], maps[1], rtol=1e-11, atol=1e-13)

@@ -108,7 +108,7 @@ def check_conservation(
 
 def ledger(run: SRDPass, start: int, relevance: Tensor) -> Ledger:
     """The account of one backward pass of `relevance` from the node `start`."""
-    stages = [k for k in run.tape.cuts() if k < start]
+    stages = [k for k in run.tape.cuts(start) if k < start and run.tape.nodes[k].folded_into is None]
     with run.backward.measuring() as leaks:
         maps = run.carry(start, relevance, stages)
     sums = [float(m.double().sum()) for m in (*maps, relevance)]

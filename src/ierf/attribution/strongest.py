@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import log2
 
 import torch
 from jaxtyping import Float
@@ -9,6 +10,9 @@ from torch import Tensor
 
 from ierf.attribution.srd import SRDPass, one_hot
 from ierf.attribution.targets import PFV, Position
+
+_NO_FEATURES = ("pad", "dropout")
+"""Operations whose output holds no PFVs but those of their input."""
 
 
 @dataclass(frozen=True)
@@ -23,17 +27,22 @@ class RelevantPFV:
 
 
 def layers_over_depth(run: SRDPass, start: int, count: int = 3) -> list[str]:
-    """The last layer of each of the `count` coarsest map sizes up to the node `start`, in the order of the network.
+    """The last layer of each of the `count` coarsest scales up to the node `start`, in the order of the network.
 
-    Only layers that every path passes and that have more than one position. A network with fewer map sizes gives
-    evenly spaced layers.
+    Only layers that every path passes and that have more than one position. Sizes within a factor of about √2 of a
+    power of two below the input's are one scale; a network with fewer scales gives evenly spaced layers.
     """
-    names = {k: next(run.tape.layer_names(k), None) for k in run.tape.cuts() if 0 < k <= start}
-    named = [(k, name) for k, name in names.items() if name is not None and run.tape.nodes[k].positions > 1]
-    last_of_size = {run.tape.nodes[k].map_shape: name for k, name in named}
-    if len(last_of_size) >= count:
-        return list(last_of_size.values())[-count:]
-    return list(dict.fromkeys(named[-(-len(named) * i // count) - 1][1] for i in range(1, count + 1))) if named else []
+    nodes = run.tape.nodes
+    cuts = [k for k in run.tape.cuts() if 0 < k <= start and nodes[k].operation not in _NO_FEATURES]
+    names = {k: next(run.tape.layer_names(k), "") for k in cuts if nodes[k].positions > 1}
+    layers = {k: name for k, name in names.items() if name}
+    last_of_scale = {round(log2(nodes[0].positions / nodes[k].positions) / 2): k for k in layers}
+    if len(last_of_scale) >= count:
+        chosen = sorted(last_of_scale.values())[-count:]
+    else:
+        spaced = [-(-len(layers) * i // count) - 1 for i in range(1, count + 1)]
+        chosen = [list(layers)[i] for i in dict.fromkeys(spaced) if layers]
+    return [layers[k] for k in chosen]
 
 
 def strongest_pfvs(

@@ -1,6 +1,7 @@
 """The command `ierf`: parse, call, print."""
 
 from ierf.cli.app import app as main
+from ierf.cli.bench import bench
 from ierf.cli.check import check
 from ierf.cli.demo import demo
 from ierf.cli.explain import explain
@@ -10,5 +11,6 @@ main.command()(demo)
 main.command()(explain)
 main.command()(check)
 main.command()(models)
+main.add_typer(bench, name="bench")
 
 __all__ = ["main"]

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 from rich.progress import Progress
 
+from ierf.attribution import METHODS
 from ierf.attribution.targets import PFV
 from ierf.cli.console import complain, err, say, say_path
 from ierf.cli.options import DEFAULT_MODEL, Bias, Device, Head, Model, Out, Unknown, given, parse_position
@@ -28,7 +29,7 @@ def explain(
             "--class", "-c", metavar="NAME|INDEX", help="A class to explain; default: the three most probable."
         ),
     ] = None,
-    method: Annotated[str, typer.Option(metavar="NAME", help="srd, gradcam, gradient, gradient_x_input.")] = "srd",
+    method: Annotated[str, typer.Option(metavar="NAME", help=f"One of {', '.join(METHODS)}.")] = "srd",
     resolution: Annotated[
         list[str] | None, typer.Option(metavar="low|high|input|LAYER", help="A map to show; default: the first three.")
     ] = None,

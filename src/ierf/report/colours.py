@@ -16,7 +16,7 @@ def diverging(values: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w 4"]:
     strength = np.clip(np.abs(values), 0, 1)
     warm, cool = _along(WARM, strength), _along(COOL, strength)
     colour = np.where(values[..., None] > 0, warm, cool)
-    return np.concatenate([colour, OPACITY * strength[..., None] ** 0.85], -1)
+    return np.concatenate([colour, OPACITY * strength[..., None]], -1)
 
 
 def _along(stops: tuple[tuple[float, ...], ...], where: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w 3"]:
