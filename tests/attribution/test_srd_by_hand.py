@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 from brute_force import BruteForce, Step, Wired
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import Tensor, nn
 
 import ierf
@@ -277,6 +279,50 @@ def test_the_ratios_of_a_pfv_sum_to_one(steps: Callable[[], Sequence[Step]]) -> 
     by_hand = BruteForce(made, pictures()[0])
     for step in made.steps:
         np.testing.assert_allclose(by_hand.sharing(step.name).sum(0), 1, atol=1e-9)
+
+
+@given(
+    spec=st.lists(
+        st.tuples(
+            st.sampled_from(
+                [nn.Conv2d, nn.Conv2d, nn.BatchNorm2d, nn.AvgPool2d, nn.MaxPool2d, nn.ReLU, nn.Tanh, nn.ELU]
+            ),
+            st.tuples(st.integers(1, 3), st.integers(1, 3)),
+            st.tuples(st.integers(1, 2), st.integers(1, 3)),
+            st.integers(0, 1),
+            st.integers(1, 2),
+            st.sampled_from([1, 2, 6]),
+        ),
+        min_size=2,
+        max_size=6,
+    ),
+    bias=st.sampled_from(BIASES),
+    seed=st.integers(0, 9),
+)
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_random_chains(spec: list[Any], bias: Any, seed: int) -> None:
+    layers: list[nn.Module] = [conv(3, 6)]
+    height, width = SIZE
+    for kind, kernel, stride, padding, dilation, groups in spec:
+        if kind is nn.Conv2d:
+            spans = [side + 2 * padding - dilation * (k - 1) for side, k in zip((height, width), kernel, strict=True)]
+            steps, layer = stride, conv(6, 6, kernel, stride=stride, padding=padding, dilation=dilation, groups=groups)
+        elif kind in (nn.AvgPool2d, nn.MaxPool2d):
+            padding = min(padding, kernel[0] // 2)
+            spans = [side + 2 * padding - (kernel[0] - 1) for side in (height, width)]
+            steps, layer = (stride[0], stride[0]), kind(kernel[0], stride[0], padding)
+        else:
+            spans, steps, layer = [height, width], (1, 1), kind(6) if kind is nn.BatchNorm2d else kind()
+        if min(spans) < 1:
+            continue
+        height, width = ((span - 1) // step + 1 for span, step in zip(spans, steps, strict=True))
+        layers.append(layer)
+    net = build(lambda: chain(*layers, nn.SiLU()), seed)
+    by_hand = BruteForce(net, pictures()[0], bias)
+    last = net.steps[-1].name
+    close(ierf.effective_receptive_fields(net, pictures(), last, bias=bias)[0], by_hand.ierfs(last))
+    found = ierf.attribute(net, pictures(), Channel(last, 1), bias=bias)[0]
+    close(found, by_hand.carried(last, by_hand.maps[last].values[1]))
 
 
 @pytest.mark.parametrize("index", range(6))

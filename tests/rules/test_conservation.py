@@ -129,6 +129,14 @@ def test_inner_layers_of_a_resnet_hold_the_same_relevance() -> None:
         torch.testing.assert_close(here, start, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_100", "convnext_tiny"])
+def test_maps_in_single_precision_are_those_in_double(name: str) -> None:
+    net, x = from_timm(name), batch((64, 65))
+    single = ierf.attribute(net, x, 3, head="raw").double()
+    double = ierf.attribute(net.double(), x.double(), 3, head="raw")
+    assert float((single - double).abs().max()) < 1e-3 * float(double.abs().max())
+
+
 @pytest.mark.parametrize("bias", ["norm", "uniform"])
 def test_any_relevance_map_of_an_inner_layer_conserves(bias: str) -> None:
     net, x = from_timm("resnet18").double(), batch((64, 65)).double()
