@@ -123,8 +123,11 @@ def _dense_kernel(conv: nn.Conv2d) -> Array:
     return dense
 
 
-def _taps(conv: nn.Conv2d, size: tuple[int, int]) -> list[tuple[int, int, int, int, int, int]]:
-    """(y, x, ky, kx, i, j): output position (y, x) sees input (i, j), inside the picture, by tap (ky, kx)."""
+def _taps(conv: nn.Conv2d, size: tuple[int, ...]) -> tuple[int, int, list[tuple[int, int, int, int, int, int]]]:
+    """Height and width of the output, and (y, x, ky, kx, i, j): output position (y, x) sees input (i, j) by (ky, kx).
+
+    Only inputs inside the picture are listed.
+    """
     (kh, kw), (sh, sw), (dh, dw) = conv.kernel_size, conv.stride, conv.dilation
     ph, pw = conv.padding  # type: ignore[misc]
     height = (size[0] + 2 * ph - dh * (kh - 1) - 1) // sh + 1
@@ -134,7 +137,7 @@ def _taps(conv: nn.Conv2d, size: tuple[int, int]) -> list[tuple[int, int, int, i
         i, j = y * sh - ph + ky * dh, x * sw - pw + kx * dw
         if 0 <= i < size[0] and 0 <= j < size[1]:
             found.append((y, x, ky, kx, i, j))
-    return found
+    return height, width, found
 
 
 def _norm_of(module: nn.Module) -> tuple[Array, Array]:
@@ -166,8 +169,7 @@ def _convolve(conv: nn.Conv2d, scale: Array, shift: Array, name: str, source: Ma
     """The convolution, multiplied by `scale` and shifted, with its bias shared among its own inputs."""
     kernel = _dense_kernel(conv) * scale[:, None, None, None]
     bias = shift + scale * _array(conv.bias, len(kernel))
-    taps = _taps(conv, source.values.shape[1:])
-    height, width = max(t[0] for t in taps) + 1, max(t[1] for t in taps) + 1
+    height, width, taps = _taps(conv, source.values.shape[1:])
 
     def function(a: Array) -> Array:
         out = np.zeros((*a.shape[:-3], len(kernel), height, width))

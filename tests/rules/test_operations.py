@@ -501,11 +501,10 @@ def test_a_view_changed_in_place_changes_its_base() -> None:
 
 
 def right_or_refused(middle: Middle, plain: Middle) -> None:
-    """What cannot be followed may be refused with its name, but never be explained wrongly."""
+    """What cannot be followed may be refused, but never be explained wrongly."""
     try:
         found = explained(Net(middle))
-    except UnsupportedOperationError as error:
-        assert "operation" in str(error)
+    except UnsupportedOperationError:
         return
     torch.testing.assert_close(found, explained(Net(plain)))
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -17,7 +17,7 @@ from ierf.model import VisionModel
 from ierf.rules import Backward, SRDRules, Tape, as_cotangent, as_relevance, record
 
 Head = Literal["clamped", "mean", "raw"]
-HEADS = ("clamped", "mean", "raw")
+HEADS: tuple[str, ...] = get_args(Head)
 _AFFINE = ("linear", "addmm", "conv1d", "conv2d", "conv3d")
 
 
@@ -60,7 +60,8 @@ class SRDPass:
     def at(self, resolution: str) -> int:
         """The node at which a backward pass stops: "low", "high", "input" or a layer's name.
 
-        high: going back from the encoder output, the first map of at least 1/8 of the input's side that is a cut.
+        high: going back from the encoder output, the first map of at least 1/8 of the input's side that is a cut
+        (a padded copy of a map does not count).
         """
         if resolution == "input":
             return 0
@@ -72,6 +73,8 @@ class SRDPass:
         size = nodes[0].map_shape
         for k in reversed([k for k in self.tape.cuts() if k <= self.encoder]):
             shape = nodes[k].map_shape
+            if nodes[k].operation == "pad" or nodes[k].folded_into is not None:
+                continue
             if len(shape) == len(size) and all(8 * side >= full for side, full in zip(shape, size, strict=True)):
                 return k
         return 0
@@ -85,6 +88,8 @@ class SRDPass:
         Φ_i^c = Σ_k α_k^c A_i^k with α the spatial mean of ∂y^c/∂A. mean: minus the mean of Φ over all classes, which
         is Φ of the mean logit, so one gradient serves. clamped: the positive part of that.
         """
+        if head not in HEADS:
+            raise UnknownNameError("choice for head", head, HEADS)
         entry, logits = self.tape.nodes[self.encoder], self.tape.settle(self.tape.output)
         with self.backward.as_gradient():
             weights = logit_weights(logits, target)

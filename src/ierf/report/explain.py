@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ierf.attribution import Ledger, attribute
-from ierf.attribution.attribute import METHODS, _check_options
+from ierf.attribution.attribute import METHODS, check_options
 from ierf.attribution.conservation import ledger
 from ierf.attribution.srd import Head, SRDPass, one_hot, srd_pass
 from ierf.attribution.strongest import RelevantPFV, layers_over_depth, relevant_pfvs, strongest_pfvs
@@ -60,7 +60,7 @@ def explain(
     vision_model = as_vision_model(model)
     if method not in METHODS:
         raise UnknownNameError("method", method, METHODS)
-    _check_options(method, METHODS[method], options)
+    check_options(method, METHODS[method], options)
     picture = as_image(photo)
     x = vision_model.prepare(picture)
 

@@ -13,12 +13,13 @@ pooling, adds, reshaping      own gradient
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ierf.errors import UnknownNameError
 from ierf.rules.bias import Affine, along, own_shift
 from ierf.rules.layout import per_axis
 from ierf.rules.mode import Call, Rule
@@ -29,6 +30,8 @@ from ierf.rules.window import Window
 
 BiasMode = Literal["norm", "uniform", "drop"]
 Unknown = Literal["raise", "gradient"]
+BIAS_MODES: tuple[str, ...] = get_args(BiasMode)
+UNKNOWN: tuple[str, ...] = get_args(Unknown)
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,11 @@ class SRDRules:
 
     bias: BiasMode = "norm"
     unknown: Unknown = "raise"
+
+    def __post_init__(self) -> None:
+        for name, value, choices in (("bias", self.bias, BIAS_MODES), ("unknown", self.unknown, UNKNOWN)):
+            if value not in choices:
+                raise UnknownNameError(f"choice for {name}", str(value), choices)
 
     def table(self) -> Mapping[str, Rule]:
         """Operation name -> rule."""
