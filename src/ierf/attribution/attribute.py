@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from ierf.attribution.gradcam import gradcam
 from ierf.attribution.gradients import gradient, gradient_x_input
+from ierf.attribution.running import as_batch
 from ierf.attribution.srd import srd
 from ierf.attribution.targets import Target
 from ierf.errors import IerfError, UnknownNameError
@@ -55,7 +56,7 @@ def attribute(
         raise UnknownNameError("method", method, METHODS)
     explain = METHODS[method]
     check_options(method, explain, options)
-    x = x[None] if x.ndim == 3 else x
+    x = as_batch(vision_model, x)
     if isinstance(target, list | tuple) and not all(isinstance(t, int) for t in target):
         if len(target) != len(x):
             raise IerfError(f"{len(target)} targets for {len(x)} samples; give one, or one per sample")

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
@@ -96,18 +95,18 @@ def check_conservation(
     """
     if method != "srd":
         raise IerfError(f"the ledger follows method 'srd'; {method!r} does not claim to conserve relevance")
-    with srd_pass(as_vision_model(model), x, SRDRules(bias, unknown)) as run:
+    with srd_pass(as_vision_model(model), x, SRDRules(bias, unknown), metered=True) as run:
         if layer is None:
             start, relevance = run.start(target, "clamped")
         else:
             entry = run.tape.nodes[run.layer(layer)]
-            even = torch.ones(len(entry.tensor), *entry.map_shape) / entry.positions
+            even = entry.tensor.new_ones(len(entry.tensor), *entry.map_shape) / entry.positions
             start, relevance = run.start(Relevance(layer, even), "raw")
         return ledger(run, start, relevance)
 
 
 def ledger(run: SRDPass, start: int, relevance: Tensor) -> Ledger:
-    """The account of one backward pass of `relevance` from the node `start`."""
+    """The account of one backward pass of `relevance` from the node `start`; the pass must be a metered one."""
     stages = [k for k in run.tape.cuts(start) if k < start and run.tape.nodes[k].folded_into is None]
     with run.backward.measuring() as leaks:
         maps = run.carry(start, relevance, stages)

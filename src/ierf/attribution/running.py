@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call
 
 from ierf.errors import IerfError
@@ -21,11 +21,7 @@ def running(model: VisionModel, x: Float[Tensor, "N 3 H W"]) -> Iterator[tuple[F
     Inside: evaluation mode, gradients recorded whatever surrounds the call, `x` on the model's device. A network in
     half precision runs on float32 copies of its weights, because relevance divides by squared norms.
     """
-    if x.ndim < 3 or not x.is_floating_point():
-        raise IerfError(
-            f"expected a float tensor of pixels (N, C, H, W), got {tuple(x.shape)} {x.dtype}; "
-            "VisionModel.prepare makes one from a photograph"
-        )
+    x = as_batch(model, x)
     with torch.inference_mode(False), torch.enable_grad(), evaluating(model.net):
         weights = _usable_weights(model)
         dtype = torch.float32 if model.dtype.itemsize < 4 else model.dtype
@@ -35,6 +31,18 @@ def running(model: VisionModel, x: Float[Tensor, "N 3 H W"]) -> Iterator[tuple[F
             return logits_of(functional_call(model.net, weights, (images,)) if weights else model.net(images))
 
         yield forward, pixels
+
+
+def as_batch(model: VisionModel, x: Tensor) -> Float[Tensor, "N 3 H W"]:
+    """`x` with a batch axis: a single picture (C, H, W) gets one, unless the network's convolutions are all 1-D."""
+    if not isinstance(x, Tensor) or x.ndim < 3 or not x.is_floating_point():
+        got = f"{tuple(x.shape)} {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+        raise IerfError(
+            f"expected a float tensor of pixels (N, C, H, W), got {got}; VisionModel.prepare makes one of a photograph"
+        )
+    kinds = {type(module) for module in model.net.modules()}
+    sequences = nn.Conv1d in kinds and nn.Conv2d not in kinds
+    return x[None] if x.ndim == 3 and not sequences else x
 
 
 def _usable_weights(model: VisionModel) -> dict[str, Tensor]:

@@ -159,15 +159,25 @@ def logit_weights(logits: Tensor, target: Target) -> Tensor:
     if isinstance(target, Logit):
         target = target.index
     n, k = logits.shape
-    if target is None:
-        index = logits.detach().argmax(1)
-    else:
-        index = torch.as_tensor(target, device=logits.device, dtype=torch.long).reshape(-1)
+    index = logits.detach().argmax(1) if target is None else _class_indices(target).to(logits.device)
     if index.numel() not in (1, n):
         raise IerfError(f"{index.numel()} targets for {n} samples; give one, or one per sample")
     if not bool(((index >= 0) & (index < k)).all()):
         raise IerfError(f"class {index.tolist()} is out of range; the network has classes 0 … {k - 1}")
     return torch.nn.functional.one_hot(index.expand(n), k).to(logits)
+
+
+def _class_indices(target: object) -> Tensor:
+    try:
+        index = torch.as_tensor(target)
+    except (TypeError, ValueError, RuntimeError):
+        index = torch.tensor(0.5)
+    if index.numel() and (index.is_floating_point() or index.is_complex()):
+        raise IerfError(
+            f"a class is given by its index, one or one per sample, not by {target!r}; "
+            "VisionModel.class_index finds the index of a name"
+        )
+    return index.long().reshape(-1)
 
 
 def _gradient_of_function(logits: Tensor, function: LogitFunction) -> Tensor:
@@ -216,10 +226,15 @@ def _projection(pfvs: Tensor, target: Direction, shape: tuple[int, ...]) -> Tens
 
 
 @contextmanager
-def srd_pass(model: VisionModel, x: Tensor, rules: SRDRules, encoder: str | None = None) -> Iterator[SRDPass]:
-    """The forward pass of `model` on `x` under `rules`; the model is in evaluation mode until the context is left."""
+def srd_pass(
+    model: VisionModel, x: Tensor, rules: SRDRules, encoder: str | None = None, metered: bool = False
+) -> Iterator[SRDPass]:
+    """The forward pass of `model` on `x` under `rules`; the model is in evaluation mode until the context is left.
+
+    `metered` makes a ledger possible.
+    """
     with running(model, x) as (forward, pixels):
-        backward = Backward()
+        backward = Backward(metered)
         tape = record(model.net, pixels, rules.table(), rules.fallback, backward, forward)
         yield SRDPass(tape, backward, encoder)
 

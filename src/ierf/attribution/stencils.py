@@ -19,7 +19,6 @@ from torch.nn import functional as F
 
 from ierf.attribution.srd import SRDPass
 from ierf.rules.layout import Field
-from ierf.rules.operations import ACTIVATIONS
 from ierf.rules.window import Window
 
 
@@ -77,7 +76,7 @@ class Stretch:
 def stretches(run: SRDPass, start: int) -> list[Stretch] | None:
     """The way from `start` down to the pixels in stretches between scalar layers; None if windows are not known."""
     nodes = run.tape.nodes
-    scalar = [k for k in run.tape.cuts(start) if k in (0, start) or nodes[k].operation in ACTIVATIONS]
+    scalar = [k for k in run.tape.cuts(start) if k in (0, start) or nodes[k].scalar]
     found = []
     for before, after in pairwise(scalar):
         fields = _relative(nodes[before].fields, nodes[after].fields)

@@ -124,7 +124,7 @@ def _by_srd(
     **rules: Any,
 ) -> tuple[Tensor, Maps, list[PFVField], Ledger]:
     """One forward pass; per class one backward pass through the head and one that stops at all resolutions."""
-    with srd_pass(model, x, SRDRules(**rules), encoder) as run:
+    with srd_pass(model, x, SRDRules(**rules), encoder, metered=True) as run:
         logits = _only(run.tape.settle(run.tape.output))
         stops = [run.at(resolution) for resolution in resolutions]
         starts = {index: run.start(index, head) for index in choose(logits)}

@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from ierf.rules.contributions import contribution_norms
-from ierf.rules.primitives import Backward, Place, inner, over_square, through
+from ierf.rules.primitives import Backward, inner, over_square, through
 from ierf.rules.window import Window
 
 
@@ -37,7 +37,6 @@ class Affine:
     axis: int
     mode: str
     backward: Backward
-    place: Place
 
     def share(self, z: Tensor) -> Tensor:
         """The operation's output `z`, whose bias passes its relevance on to the inputs."""
@@ -76,44 +75,42 @@ def along(vector: Tensor, axis: int, ndim: int) -> Tensor:
 class _BiasShare(Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, a: Tensor, affine: Affine) -> Tensor:
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(a)
         ctx.affine = affine
         return z.view_as(z)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
+    def backward(ctx: Any, grad: Tensor | None) -> Any:
         affine: Affine = ctx.affine
-        if affine.backward.plain:
+        if grad is None or affine.backward.plain or affine.mode == "drop":
             return grad, None, None
-        (a,) = ctx.saved_tensors
         assert affine.bias is not None
         e = torch.tensordot(grad.movedim(affine.axis, -1), affine.bias, 1).unsqueeze(affine.axis)
-        return grad, _inject(a, affine.inherit(e), e, affine.axis, affine.backward, affine.place), None
+        return grad, _injected(ctx.saved_tensors[0], affine.inherit(e), affine.axis), None
 
 
 class _OwnShift(Function):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, x: Tensor, shift: Tensor, axis: int, backward: Backward, place: Place) -> Tensor:
+    def forward(ctx: Any, z: Tensor, x: Tensor, shift: Tensor, axis: int, backward: Backward) -> Tensor:
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, shift)
-        ctx.axis, ctx.switch, ctx.place = axis, backward, place
+        ctx.axis, ctx.switch = axis, backward
         return z.view_as(z)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
+    def backward(ctx: Any, grad: Tensor | None) -> Any:
+        if grad is None or ctx.switch.plain:
+            return grad, None, None, None, None
         x, shift = ctx.saved_tensors
-        if ctx.switch.plain:
-            return grad, None, None, None, None, None
-        e = inner(shift, grad, ctx.axis)
-        return grad, _inject(x, e, e, ctx.axis, ctx.switch, ctx.place), None, None, None, None
+        return grad, _injected(x, inner(shift, grad, ctx.axis), ctx.axis), None, None, None
 
 
-def own_shift(z: Tensor, x: Tensor, shift: Tensor, axis: int, backward: Backward, place: Place) -> Tensor:
+def own_shift(z: Tensor, x: Tensor, shift: Tensor, axis: int, backward: Backward) -> Tensor:
     """`z = (linear in x) + shift`, position by position: the shift's relevance stays on its own PFV."""
-    return through(_OwnShift, z, x, shift, axis, backward, place)
+    return through(_OwnShift, z, x, shift, axis, backward)
 
 
-def _inject(a: Tensor, inherited: Tensor, e: Tensor, axis: int, backward: Backward, place: Place) -> Tensor:
-    gradient = a * over_square(inherited, inner(a, a, axis))
-    if backward.leaks is not None:
-        backward.lost(place._replace(operation=f"bias of {place.operation}"), e.sum(), inner(a, gradient, axis).sum())
-    return gradient
+def _injected(a: Tensor, relevance: Tensor, axis: int) -> Tensor:
+    """The gradient that adds a scalar relevance to each PFV of `a`."""
+    return a * over_square(relevance, inner(a, a, axis))

@@ -9,8 +9,8 @@ from torch import Tensor
 from ierf.rules.operations import ACTIVATIONS
 
 _ELEMENTWISE = ACTIVATIONS | frozenset(
-    "add sub rsub mul div neg batch_norm layer_norm contiguous clone to float double half dropout dropout2d "
-    "feature_dropout cat concat softmax".split()
+    "add sub rsub mul div neg addcmul batch_norm layer_norm rms_norm normalize contiguous clone to float double half "
+    "dropout dropout2d feature_dropout cat concat maximum minimum".split()
 )
 
 
@@ -37,15 +37,21 @@ Fields = tuple[Field, ...]
 """One field for each spatial axis."""
 
 
+INDEXED_AWAY = -1
+
+
 def pixel_fields(x: Tensor) -> Fields:
     """The fields of the picture itself: a pixel sees itself."""
     return (Field(),) * (x.ndim - 2)
 
 
-def channel_axis(name: str, parent: Tensor, axis: int, output: Tensor) -> int:
+def channel_axis(
+    name: str, args: tuple[Any, ...], kwargs: dict[str, Any], parent: Tensor, axis: int, output: Tensor
+) -> int:
     """The channel axis of an operation's output, given that of its first activation.
 
     1 after a convolution, last after a linear layer, carried along by everything that reorders or reshapes axes.
+    `INDEXED_AWAY` where one channel was taken out and its axis is gone, until an axis is inserted for it.
     """
     if name.startswith("conv"):
         return 1
@@ -53,38 +59,66 @@ def channel_axis(name: str, parent: Tensor, axis: int, output: Tensor) -> int:
         return output.ndim - 1
     if name in ("permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "T", "mT"):
         return _moved_axis(parent, axis, output)
-    if name in ("unsqueeze", "squeeze", "select", "__getitem__", "mean", "sum", "unbind", "amax", "max", "stack"):
-        return _surviving_axis(parent, axis, output)
+    if name in ("unsqueeze", "stack"):
+        dim = _dimension(args[1:], kwargs, 0) % output.ndim
+        return dim if axis == INDEXED_AWAY else axis + (dim <= axis)
+    if axis == INDEXED_AWAY:
+        return INDEXED_AWAY if output.shape == parent.shape else default_axis(output)
+    if name == "__getitem__":
+        return _indexed_axis(args[1], parent, axis)
+    if output.ndim == parent.ndim - 1 and name in _REMOVE_ONE:
+        dim = _dimension(args[1:], kwargs, 0) % parent.ndim
+        return INDEXED_AWAY if dim == axis else max(1, axis - (dim < axis))
     if output.shape[:1] == parent.shape[:1] and output.ndim == parent.ndim:
         return axis
     return _reshaped_axis(parent, axis, output)
+
+
+_REMOVE_ONE = ("squeeze", "select", "unbind", "mean", "sum", "amax", "amin", "max", "min")
+
+
+def _dimension(rest: tuple[Any, ...], kwargs: dict[str, Any], default: int) -> int:
+    dim = rest[0] if rest else kwargs.get("dim", default)
+    return int(dim[0] if isinstance(dim, tuple | list) else dim)
+
+
+def _indexed_axis(index: Any, parent: Tensor, axis: int) -> int:
+    """Where an axis goes under `x[index]` with integers, slices, None and Ellipsis."""
+    parts = index if isinstance(index, tuple) else (index,)
+    used = sum(part is not None and part is not Ellipsis for part in parts)
+    source = target = 0
+    for part in parts:
+        if part is None:
+            target += 1
+        elif part is Ellipsis:
+            skipped = parent.ndim - used
+            source, target = source + skipped, target + skipped
+        elif isinstance(part, int):
+            source += 1
+        else:
+            source, target = source + 1, target + 1
+        if source > axis:
+            return INDEXED_AWAY if isinstance(part, int) else target - (source - axis)
+    return target + axis - source
 
 
 def _moved_axis(parent: Tensor, axis: int, output: Tensor) -> int:
     """A permuted view keeps its strides, which identify the axis wherever sizes do not."""
     wanted = (parent.shape[axis], parent.stride(axis))
     candidates = [i for i in range(output.ndim) if (output.shape[i], output.stride(i)) == wanted]
-    return candidates[0] if candidates else _default_axis(output)
-
-
-def _surviving_axis(parent: Tensor, axis: int, output: Tensor) -> int:
-    if output.ndim == parent.ndim:
-        return axis
-    candidates = [i for i in range(1, output.ndim) if output.shape[i] == parent.shape[axis]]
-    nearest = sorted(candidates, key=lambda i: abs(i - axis))
-    return nearest[0] if nearest else _default_axis(output)
+    return candidates[0] if candidates else default_axis(output)
 
 
 def _reshaped_axis(parent: Tensor, axis: int, output: Tensor) -> int:
-    """The axis of equal size with equally many elements in front of it, which is what a reshape preserves."""
-    before, size = prod(parent.shape[:axis]), parent.shape[axis]
-    for i in range(output.ndim):
-        if output.shape[i] == size and prod(output.shape[:i]) == before:
+    """The axis in whose range of memory the old axis lies: the first part of a split one, the whole of a merged one."""
+    before = prod(parent.shape[:axis])
+    for i in range(1, output.ndim):
+        if prod(output.shape[:i]) <= before < prod(output.shape[: i + 1]):
             return i
-    return _default_axis(output)
+    return default_axis(output)
 
 
-def _default_axis(output: Tensor) -> int:
+def default_axis(output: Tensor) -> int:
     return 1 if output.ndim in (2, 4, 5) else output.ndim - 1
 
 
@@ -93,30 +127,47 @@ def receptive_fields(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
     parents: list[tuple[Tensor, Fields | None]],
+    axis: int,
     output: Tensor,
 ) -> Fields | None:
-    """Fields of an operation's output; None where they are unbounded or not known (then nothing is assumed)."""
-    known = [fields for _, fields in parents]
-    if any(fields is None for fields in known):
+    """Fields of an operation's output; None where they are unbounded or not known (then nothing is assumed).
+
+    `axis` is the channel axis of the first parent.
+    """
+    first, fields = parents[0]
+    if fields is None or any(others is None for _, others in parents):
         return None
-    fields = known[0]
-    assert fields is not None
     if name.startswith(("conv", "avg_pool", "max_pool")) and "transpose" not in name:
-        window = _window(name, args, kwargs, parents[0][0])
+        window = _window(name, args, kwargs, first)
         return None if window is None else tuple(f.through(*w) for f, w in zip(fields, window, strict=True))
-    if name not in _ELEMENTWISE or (name in ("cat", "concat") and output.shape[2:] != parents[0][0].shape[2:]):
+    if name in ("layer_norm", "rms_norm", "normalize") and not _within_one_pfv(name, args, kwargs, first, axis):
         return None
-    joined: list[Field] = list(fields)
-    largest = max(parents, key=lambda parent: parent[0].numel())[0]
-    for tensor, others in parents[1:]:
-        if tensor.shape[2:] != largest.shape[2:] or parents[0][0].shape[2:] != largest.shape[2:]:
-            return None
-        for i, other in enumerate(others or ()):
-            both = joined[i].joined(other)
-            if both is None:
-                return None
-            joined[i] = both
-    return tuple(joined)
+    if name not in _ELEMENTWISE or any(_map_shape(t, axis) != _map_shape(output, axis) for t, _ in parents):
+        return None
+    joined: Fields | None = fields
+    for _, others in parents[1:]:
+        joined = _joined(joined, others)
+    return joined
+
+
+def _map_shape(tensor: Tensor, axis: int) -> tuple[int, ...]:
+    return tuple(size for i, size in enumerate(tensor.shape) if i != axis)
+
+
+def _within_one_pfv(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], x: Tensor, axis: int) -> bool:
+    """Whether a normalisation takes its statistics from the channels of each position alone."""
+    if name == "normalize":
+        dim = args[2] if len(args) > 2 else kwargs.get("dim", 1)
+        return isinstance(dim, int) and dim % x.ndim == axis
+    shape = args[1] if len(args) > 1 else kwargs["normalized_shape"]
+    return len(shape) == 1 and axis == x.ndim - 1
+
+
+def _joined(one: Fields | None, other: Fields | None) -> Fields | None:
+    if one is None or other is None or len(one) != len(other):
+        return None
+    both = [a.joined(b) for a, b in zip(one, other, strict=True)]
+    return None if any(field is None for field in both) else tuple(field for field in both if field is not None)
 
 
 def _window(

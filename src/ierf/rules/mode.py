@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from torch.overrides import TorchFunctionMode
 
-from ierf.errors import IerfError
+from ierf.errors import IerfError, UnsupportedOperationError
 from ierf.rules.bias import Affine
-from ierf.rules.layout import channel_axis, pixel_fields, receptive_fields
+from ierf.rules.layout import INDEXED_AWAY, channel_axis, default_axis, pixel_fields, receptive_fields
 from ierf.rules.operations import (
     ACTIVATIONS,
     BOUNDED,
@@ -26,14 +26,20 @@ from ierf.rules.operations import (
     tensors_in,
     without_inplace_flag,
 )
-from ierf.rules.primitives import Backward, Place, constant
+from ierf.rules.primitives import Backward, Place, constant, metered
 from ierf.rules.tape import Node, Tape
 
 _QUERIES = frozenset(
     "size dim ndim shape dtype device layout stride numel nelement element_size is_contiguous "
     "is_floating_point is_complex requires_grad is_leaf grad_fn data_ptr storage_offset is_cuda __len__ "
     "__repr__ __format__ get_device is_sparse is_quantized names has_names result_type __hash__ _version "
-    "is_nested is_meta".split()
+    "is_nested is_meta zeros_like ones_like full_like empty_like rand_like randn_like new_zeros new_ones new_full "
+    "new_empty new_tensor detach data item tolist".split()
+)
+"""Ask about a tensor, or make a constant from it: what they return does not carry relevance."""
+_VIEWS = frozenset(
+    "view reshape flatten unflatten transpose permute swapaxes movedim T mT squeeze unsqueeze expand expand_as "
+    "chunk split tensor_split unbind select narrow __getitem__ diagonal view_as ravel contiguous".split()
 )
 _KEEPS_GATE = LINEAR | {"add", "sub", "rsub", "mul", "div"}
 
@@ -46,10 +52,13 @@ class Call:
     func: Callable[..., Any]
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
-    nodes: list[int]
+    tracked: dict[int, int]
+    """Identity of an argument -> its node on the tape."""
     tape: Tape
     backward: Backward
-    module: str
+    place: Place
+    scalar: bool = False
+    """Whether the rule reduces relevance to one number per position."""
     held: list[int] = field(default_factory=list)
     """Nodes that this operation uses as constants."""
     affine: Affine | None = None
@@ -58,22 +67,23 @@ class Call:
     """The node that the rule has folded into its output."""
 
     @property
-    def place(self) -> Place:
-        """What to call this operation, and the node that its output will be."""
-        return Place(len(self.tape.nodes), self.name, self.module)
+    def nodes(self) -> list[int]:
+        """The nodes of the arguments that depend on the pixels, each once."""
+        return list(dict.fromkeys(self.tracked.values()))
 
     def node_of(self, tensor: Any) -> Node | None:
         """The tape's entry of an argument; None for weights and other constants."""
-        return next((self.tape.nodes[k] for k in self._find(tensor)), None)
+        k = self.tracked.get(id(tensor))
+        return None if k is None else self.tape.nodes[k]
 
     def hold(self, tensor: Tensor) -> Tensor:
         """The same values as a constant: no relevance flows back through them."""
-        self.held += self._find(tensor)
+        self.held.append(self.tracked[id(tensor)])
         return constant(tensor, self.backward)
 
-    def _find(self, tensor: Any) -> list[int]:
-        nodes = self.tape.nodes
-        return [k for k in self.nodes if nodes[k].tensor is tensor or nodes[k].settled is tensor]
+    def activations(self) -> list[Tensor]:
+        """The arguments that depend on the pixels, as often as they are given."""
+        return [t for t in tensors_in(self.args, self.kwargs) if id(t) in self.tracked]
 
     def argument(self, position: int, name: str, default: Any = None) -> Any:
         return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
@@ -83,7 +93,7 @@ class Call:
         args, kwargs = self.args, self.kwargs
         for tensor in hold:
             held = self.hold(tensor)
-            args, kwargs = map_tensors(partial(_replaced, tensor, held), (args, kwargs))
+            args, kwargs = map_tensors(partial(replaced, tensor, held), (args, kwargs))
         return self.func(*args, **kwargs)
 
 
@@ -103,11 +113,12 @@ class RuleMode(TorchFunctionMode):
         self.tape = Tape()
         self._rules, self._fallback, self._backward = rules, fallback, backward
         self._index: dict[int, int] = {}
+        self._stale: set[int] = set()
         self._keep: list[Any] = []
         self._modules: list[str] = []
 
     def start(self, x: Tensor) -> None:
-        self._write(x, Node(x, "input", "", (), 1, pixel_fields(x)))
+        self._write(x, Node(x, Place(0, "input", ""), (), 1, pixel_fields(x)))
 
     def entered(self, name: str) -> None:
         self._modules.append(name)
@@ -143,32 +154,63 @@ class RuleMode(TorchFunctionMode):
         return output
 
     def _apply(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        folds_bias = name == "batch_norm"
-        args, kwargs = map_tensors(lambda t: self._current(t, not folds_bias), (args, kwargs))
-        nodes = list(dict.fromkeys(self._index[id(t)] for t in tensors_in(args, kwargs) if id(t) in self._index))
-        module = next((m for m in reversed(self._modules) if m), "")
-        call = Call(name, func, args, kwargs, nodes, self.tape, self._backward, module)
+        args, kwargs = map_tensors(partial(self._current, name), (args, kwargs))
+        tracked = {id(t): self._index[id(t)] for t in tensors_in(args, kwargs) if id(t) in self._index}
+        place = Place(len(self.tape.nodes), name, next((m for m in reversed(self._modules) if m), ""))
+        if self._backward.metered:
+            args, kwargs, tracked = self._metered(args, kwargs, tracked, place)
+        call = Call(name, func, args, kwargs, tracked, self.tape, self._backward, place)
         output = self._rules.get(name, self._fallback)(call)
+        if self._backward.metered:
+            output = map_tensors(partial(_meter, self._backward, place), output)
         for tensor in tensors_in(output):
-            if tensor.is_floating_point() and id(tensor) not in self._index:
+            if (tensor.is_floating_point() or tensor.is_complex()) and id(tensor) not in self._index:
                 self._write(tensor, self._node(call, tensor))
         if call.folds is not None and (k := self.find(output)) is not None:
             self.tape.nodes[call.folds].folded_into = k
         return output
 
-    def _current(self, tensor: Tensor, settle: bool) -> Tensor:
-        """What a tensor stands for now: after in-place operations, and with its bias shared."""
+    def _metered(
+        self, args: Any, kwargs: Any, tracked: dict[int, int], place: Place
+    ) -> tuple[Any, Any, dict[int, int]]:
+        """The arguments, each with a meter for the relevance that leaves the operation by it."""
+        metered_as: dict[int, int] = {}
+
+        def meter(tensor: Tensor) -> Tensor:
+            if id(tensor) not in tracked or not tensor.requires_grad:
+                return tensor
+            copy = metered(tensor, self._backward, place, -1.0)
+            metered_as[id(copy)] = tracked[id(tensor)]
+            return copy
+
+        args, kwargs = map_tensors(meter, (args, kwargs))
+        return args, kwargs, tracked | metered_as
+
+    def _current(self, operation: str, tensor: Tensor) -> Tensor:
+        """What a tensor stands for now: after in-place operations, and with its bias shared.
+
+        A batch-norm gets the bias still open, to fold it.
+        """
         k = self._index.get(id(tensor))
         if k is None:
             return tensor
-        if not settle:
+        if k in self._stale:
+            raise UnsupportedOperationError(
+                f"the output of {self.tape.describe(k)!r} was changed in place through a view and is used again; "
+                "write the change out of place"
+            )
+        affine = self.tape.nodes[k].affine
+        if operation == "batch_norm" and affine is not None and affine.axis == 1:
             return self.tape.nodes[k].tensor
         settled = self.tape.settle(k)
         self._index[id(settled)] = k
         return settled
 
     def _stands_for(self, target: Tensor, output: Tensor) -> None:
-        """After an in-place operation every use of `target` means `output`."""
+        """After an in-place operation every use of `target` means `output`; what shares its memory is out of date."""
+        base = self._index.get(id(target))
+        while base is not None and (base := self.tape.nodes[base].view_of) is not None:
+            self._stale.add(base)
         self._keep.append(target)
         self._index[id(target)] = self._index[id(output)]
 
@@ -176,15 +218,19 @@ class RuleMode(TorchFunctionMode):
         sources = [k for k in call.nodes if k not in call.held] or call.nodes
         main = self.tape.nodes[sources[0]]
         parents = [(self.tape.nodes[k].tensor, self.tape.nodes[k].fields) for k in sources]
+        known = INDEXED_AWAY if main.channel_taken else main.axis
+        axis = channel_axis(call.name, call.args, call.kwargs, main.tensor, known, tensor)
         return Node(
             tensor,
-            call.name,
-            call.module,
+            call.place,
             tuple(call.nodes),
-            channel_axis(call.name, main.tensor, main.axis, tensor),
-            receptive_fields(call.name, call.args, call.kwargs, parents, tensor),
+            default_axis(tensor) if axis == INDEXED_AWAY else axis,
+            receptive_fields(call.name, call.args, call.kwargs, parents, main.axis, tensor),
+            call.scalar,
             _gate_strength(call),
             call.affine,
+            channel_taken=axis == INDEXED_AWAY,
+            view_of=sources[0] if call.name in _VIEWS and _same_memory(tensor, main.tensor) else None,
         )
 
     def _write(self, tensor: Tensor, node: Node) -> None:
@@ -193,8 +239,17 @@ class RuleMode(TorchFunctionMode):
         self.tape.nodes.append(node)
 
 
-def _replaced(old: Tensor, new: Tensor, tensor: Tensor) -> Tensor:
+def replaced(old: Tensor, new: Tensor, tensor: Tensor) -> Tensor:
+    """`new` for `old`, anything else as it is."""
     return new if tensor is old else tensor
+
+
+def _same_memory(one: Tensor, other: Tensor) -> bool:
+    return one.untyped_storage().data_ptr() == other.untyped_storage().data_ptr()
+
+
+def _meter(backward: Backward, place: Place, tensor: Tensor) -> Tensor:
+    return metered(tensor, backward, place, 1.0) if tensor.requires_grad else tensor
 
 
 def _with_item(x: Tensor, index: Any, value: Any) -> Tensor:
@@ -249,6 +304,9 @@ def record(
         output = (forward or net)(x)
         found = mode.find(output)
     if found is None:
-        raise IerfError("the network's output does not depend on its input, so there is nothing to explain")
+        raise IerfError(
+            "the network's output does not depend on its input by operations that can be followed; "
+            "a scripted or traced network hides them: explain the module that it was made from"
+        )
     mode.tape.output = found
     return mode.tape

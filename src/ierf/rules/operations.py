@@ -31,22 +31,22 @@ LINEAR = frozenset(
     "flatten unflatten ravel permute transpose swapaxes swapdims movedim moveaxis T mT squeeze unsqueeze "
     "expand expand_as broadcast_to repeat repeat_interleave tile chunk split tensor_split unsafe_chunk "
     "unsafe_split unbind __getitem__ select narrow index_select gather take_along_dim roll flip rot90 "
-    "contiguous clone to type type_as float double half bfloat16 mean sum cumsum avg_pool1d avg_pool2d "
+    "real contiguous clone to type type_as float double half bfloat16 mean sum cumsum avg_pool1d avg_pool2d "
     "avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d interpolate upsample grid_sample "
     "pixel_shuffle pixel_unshuffle channel_shuffle fold unfold tril triu diagonal dropout dropout1d dropout2d "
+    "conv_transpose1d conv_transpose2d conv_transpose3d "
     "dropout3d alpha_dropout feature_dropout feature_alpha_dropout".split()
 )
 """Linear in their one activation (or list of activations): the gradient already is the right way back."""
 
 SELECTING = frozenset(
     "max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d "
-    "max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices max amax min amin maximum minimum "
+    "max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices max amax min amin "
     "where masked_fill topk sort masked_select".split()
 )
 """Pass some of their inputs on unchanged: the gradient leads to the winners."""
 
 CONVOLUTIONS = frozenset(["conv1d", "conv2d", "conv3d"])
-TRANSPOSED = frozenset(["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"])
 
 _ALIASES = {
     "__add__": "add", "__radd__": "add", "__iadd__": "add_", "__sub__": "sub", "__isub__": "sub_",

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,24 +17,29 @@ from torch.autograd import Function
 from ierf.errors import UnsupportedOperationError
 
 
-class Place(NamedTuple):
-    """Where on the tape an operation stands, and what to call it."""
+@dataclass(slots=True, eq=False)
+class Place:
+    """An operation's line in the ledger: where it stands on the tape and what to call it."""
 
     node: int
     operation: str
     module: str
+    account: "Place | None" = None
+    """The operation whose line this one shares: a batch-norm that is folded shares its convolution's."""
 
-    def __str__(self) -> str:
-        return f"{self.operation} in {self.module}" if self.module else self.operation
+    def line(self) -> "Place":
+        return self if self.account is None else self.account.line()
 
 
 @dataclass(slots=True)
 class Backward:
-    """The switches and the log shared by all rules of one recorded pass."""
+    """The switches and the ledger shared by all rules of one recorded pass."""
 
+    metered: bool = False
+    """Whether every operation notes the relevance at its inputs and outputs; must be chosen before the forward pass."""
     plain: bool = False
     leaks: dict[Place, float] | None = None
-    """Where to sum the relevance that operations could not pass on; None: do not measure."""
+    """Relevance that arrived at an operation's outputs minus what left by its inputs; None: do not measure."""
 
     @contextmanager
     def as_gradient(self) -> Iterator[None]:
@@ -47,16 +52,12 @@ class Backward:
 
     @contextmanager
     def measuring(self) -> Iterator[dict[Place, float]]:
-        """Inside: relevance that an operation loses is added up by the operation's place."""
+        """Inside: what each operation takes in and does not pass on is added up."""
         before, self.leaks = self.leaks, defaultdict(float)
         try:
             yield self.leaks
         finally:
             self.leaks = before
-
-    def lost(self, place: Place, before: Tensor, after: Tensor) -> None:
-        if self.leaks is not None:
-            self.leaks[place] += float((before - after).sum())
 
 
 def through(function: type[Function], *args: Any) -> Tensor:
@@ -68,11 +69,12 @@ def through(function: type[Function], *args: Any) -> Tensor:
 class _Constant(Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, backward: Backward) -> Tensor:
+        ctx.set_materialize_grads(False)
         ctx.switch = backward
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
+    def backward(ctx: Any, grad: Tensor | None) -> Any:
         return (grad if ctx.switch.plain else None), None
 
 
@@ -83,43 +85,45 @@ def constant(x: Tensor, backward: Backward) -> Tensor:
 
 class _Unruled(Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, backward: Backward, operation: str, module: str, way_out: str) -> Tensor:
+    def forward(ctx: Any, x: Tensor, backward: Backward, place: Place, way_out: str) -> Tensor:
         ctx.set_materialize_grads(False)
-        ctx.switch, ctx.operation, ctx.module, ctx.way_out = backward, operation, module, way_out
+        ctx.switch, ctx.place, ctx.way_out = backward, place, way_out
         return x.view_as(x)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> Any:
         if grad is not None and not ctx.switch.plain:
-            where = f" (called by the module {ctx.module!r})" if ctx.module else ""
+            where = f" (called by the module {ctx.place.module!r})" if ctx.place.module else ""
             raise UnsupportedOperationError(
-                f"there is no rule for the operation {ctx.operation!r}{where}; {ctx.way_out}"
+                f"there is no rule for the operation {ctx.place.operation!r}{where}; {ctx.way_out}"
             )
-        return grad, None, None, None, None
+        return grad, None, None, None
 
 
-def unruled(x: Tensor, backward: Backward, operation: str, module: str, way_out: str) -> Tensor:
+def unruled(x: Tensor, backward: Backward, place: Place, way_out: str) -> Tensor:
     """`x`, which raises once relevance wants to pass through it: harmless where only a gate or the head uses it."""
-    return through(_Unruled, x, backward, operation, module, way_out)
+    return through(_Unruled, x, backward, place, way_out)
 
 
 class _Metered(Function):
-    """Identity that notes the relevance `⟨x, g⟩` on its way, with a sign."""
-
     @staticmethod
     def forward(ctx: Any, x: Tensor, backward: Backward, place: Place, sign: float) -> Tensor:
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(x)
         ctx.switch, ctx.place, ctx.sign = backward, place, sign
         return x.view_as(x)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        if ctx.switch.leaks is not None:
-            ctx.switch.leaks[ctx.place] += ctx.sign * float((ctx.saved_tensors[0] * grad).sum())
+    def backward(ctx: Any, grad: Tensor | None) -> Any:
+        if grad is not None and ctx.switch.leaks is not None:
+            x = ctx.saved_tensors[0]
+            parts = (torch.view_as_real(t) if t.is_complex() else t for t in (x, grad))
+            ctx.switch.leaks[ctx.place.line()] += ctx.sign * float(torch.mul(*parts).double().sum())
         return grad, None, None, None
 
 
 def metered(x: Tensor, backward: Backward, place: Place, sign: float) -> Tensor:
+    """`x`, which adds the relevance `⟨x, g⟩` on its way, times `sign`, to the line of `place`."""
     return through(_Metered, x, backward, place, sign)
 
 

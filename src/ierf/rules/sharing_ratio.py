@@ -14,36 +14,32 @@ from typing import Any
 from torch import Tensor
 from torch.autograd import Function
 
-from ierf.rules.primitives import Backward, Place, gradient_of, inner, over_square, through
+from ierf.rules.primitives import Backward, gradient_of, inner, over_square, through
 
 
 class _SharingRatio(Function):
     @staticmethod
-    def forward(
-        ctx: Any, v: Tensor, activation: Callable[[Tensor], Tensor], axis: int, backward: Backward, place: Place
-    ) -> Tensor:
+    def forward(ctx: Any, v: Tensor, activation: Callable[[Tensor], Tensor], axis: int, backward: Backward) -> Tensor:
         a = activation(v)
+        ctx.set_materialize_grads(False)
         ctx.save_for_backward(v, a)
-        ctx.activation, ctx.axis, ctx.switch, ctx.place = activation, axis, backward, place
+        ctx.activation, ctx.axis, ctx.switch = activation, axis, backward
         return a
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
+    def backward(ctx: Any, grad: Tensor | None) -> Any:
+        if grad is None:
+            return None, None, None, None
         v, a = ctx.saved_tensors
         if ctx.switch.plain:
-            return gradient_of(ctx.activation, v, grad), None, None, None, None
-        relevance = inner(a, grad, ctx.axis)
-        cotangent = v * over_square(relevance, inner(v, v, ctx.axis))
-        if ctx.switch.leaks is not None:
-            ctx.switch.lost(ctx.place, relevance, inner(v, cotangent, ctx.axis))
-        return cotangent, None, None, None, None
+            return gradient_of(ctx.activation, v, grad), None, None, None
+        cotangent = v * over_square(inner(a, grad, ctx.axis), inner(v, v, ctx.axis))
+        return cotangent, None, None, None
 
 
-def sharing_ratio(
-    v: Tensor, activation: Callable[[Tensor], Tensor], axis: int, backward: Backward, place: Place
-) -> Tensor:
+def sharing_ratio(v: Tensor, activation: Callable[[Tensor], Tensor], axis: int, backward: Backward) -> Tensor:
     """`activation(v)`, on whose way back `R_j = ⟨a_j, g_j⟩` becomes the cotangent `v_j R_j / ‖v_j‖²`."""
-    return through(_SharingRatio, v, activation, axis, backward, place)
+    return through(_SharingRatio, v, activation, axis, backward)
 
 
 def as_cotangent(relevance: Tensor, pfvs: Tensor, axis: int) -> Tensor:

@@ -22,9 +22,9 @@ from torch.nn import functional as F
 from ierf.errors import UnknownNameError
 from ierf.rules.bias import Affine, along, own_shift
 from ierf.rules.layout import per_axis
-from ierf.rules.mode import Call, Rule
-from ierf.rules.operations import ACTIVATIONS, CONVOLUTIONS, LINEAR, SELECTING, TRANSPOSED, map_tensors, tensors_in
-from ierf.rules.primitives import constant, metered, unruled
+from ierf.rules.mode import Call, Rule, replaced
+from ierf.rules.operations import ACTIVATIONS, CONVOLUTIONS, LINEAR, SELECTING, map_tensors
+from ierf.rules.primitives import constant, unruled
 from ierf.rules.sharing_ratio import sharing_ratio
 from ierf.rules.window import Window
 
@@ -55,8 +55,7 @@ class SRDRules:
         bias = self.bias
         return (
             dict.fromkeys(LINEAR | SELECTING, Call.run)
-            | dict.fromkeys(ACTIVATIONS, _activation)
-            | dict.fromkeys(TRANSPOSED, _metered_gradient)
+            | dict.fromkeys(ACTIVATIONS, partial(_activation, self.fallback))
             | dict.fromkeys(CONVOLUTIONS, partial(_convolution, bias))
             | {
                 "linear": partial(_linear, bias),
@@ -68,39 +67,53 @@ class SRDRules:
                 "add": partial(_sum, bias),
                 "sub": partial(_sum, bias),
                 "rsub": partial(_sum, bias),
+                "addcmul": partial(_addcmul, bias, self.fallback),
+                "addmm": partial(_addmm, bias, self.fallback),
                 "mul": partial(_product, self.fallback),
-                "div": partial(_quotient, self.fallback),
                 "matmul": partial(_product, self.fallback),
                 "einsum": partial(_product, self.fallback),
+                "div": partial(_quotient, self.fallback),
+                "maximum": _larger_or_smaller,
+                "minimum": _larger_or_smaller,
                 "scaled_dot_product_attention": _attention,
                 "normalize": _normalize,
-                "addmm": partial(_addmm, bias, self.fallback),
                 "__setitem__": Call.run,
             }
         )
 
     def fallback(self, call: Call) -> Any:
         """An operation without a rule: computed as it is, an error once relevance wants to pass through it."""
+        output = call.run()
         if self.unknown == "gradient":
-            return _metered_gradient(call)
+            call.place.operation += " (plain gradient)"
+            return output
         way_out = (
             'pass unknown="gradient" to let relevance through it by the plain gradient (the ledger shows what leaks)'
         )
-        return map_tensors(
-            lambda t: unruled(t, call.backward, call.name, call.module, way_out) if t.requires_grad else t, call.run()
-        )
+        return map_tensors(lambda t: unruled(t, call.backward, call.place, way_out) if t.requires_grad else t, output)
 
 
-def _activation(call: Call) -> Tensor:
-    v = call.argument(0, "input")
-    rest = call.args[1:]
-    if rest and any(isinstance(arg, Tensor) for arg in rest) and call.name != "prelu":
-        return call.run()  # type: ignore[no-any-return]
-    kwargs = {name: value for name, value in call.kwargs.items() if name != "input"}
+def _activation(fallback: Rule, call: Call) -> Any:
+    """The sharing-ratio rule; `clamp` between computed bounds, say, has none."""
+    v, kwargs = call.argument(0, "input"), {name: value for name, value in call.kwargs.items() if name != "input"}
     node = call.node_of(v)
-    if node is None:
-        return call.run()  # type: ignore[no-any-return]
-    return sharing_ratio(v, partial(_call_first, call.func, rest, kwargs), node.axis, call.backward, call.place)
+    if node is None or len(call.activations()) > 1:
+        return fallback(call)
+    call.scalar = True
+    return sharing_ratio(v, partial(_call_first, call.func, call.args[1:], kwargs), node.axis, call.backward)
+
+
+def _larger_or_smaller(call: Call) -> Any:
+    """Of two activations each position's winner; against a constant an activation function like ReLU."""
+    activations = call.activations()
+    if len(activations) != 1 or activations[0].shape != call.run().shape:
+        return call.run()
+    (v,) = activations
+    node = call.node_of(v)
+    assert node is not None
+    other = call.args[1] if call.args[0] is v else call.args[0]
+    call.scalar = True
+    return sharing_ratio(v, partial(_call_first, call.func, (other,), {}), node.axis, call.backward)
 
 
 def _call_first(func: Callable[..., Tensor], rest: tuple[Any, ...], kwargs: dict[str, Any], v: Tensor) -> Tensor:
@@ -117,8 +130,7 @@ def _convolution(mode: BiasMode, call: Call) -> Tensor:
     if isinstance(padding, str):
         a, padding = _padded(a, padding, weight.shape[2:], dilation)
     window = Window(tuple(weight.shape[2:]), stride, per_axis(padding, n), dilation, groups)
-    if mode != "drop":
-        call.affine = Affine(a, weight, _weight(call, bias), window, 1, mode, call.backward, call.place)
+    call.affine = Affine(a, weight, _weight(call, bias), window, 1, mode, call.backward)
     return call.func(a, weight, bias, stride, padding, dilation, groups)  # type: ignore[no-any-return]
 
 
@@ -143,8 +155,7 @@ def _weight(call: Call, weight: Any) -> Any:
 def _linear(mode: BiasMode, call: Call) -> Tensor:
     a, weight, bias = call.argument(0, "input"), call.argument(1, "weight"), call.argument(2, "bias")
     weight, bias = _weight(call, weight), _weight(call, bias)
-    if mode != "drop":
-        call.affine = Affine(a, weight, bias, None, a.ndim - 1, mode, call.backward, call.place)
+    call.affine = Affine(a, weight, bias, None, a.ndim - 1, mode, call.backward)
     return F.linear(a, weight, bias)
 
 
@@ -163,18 +174,19 @@ def _batch_norm(mode: BiasMode, call: Call) -> Tensor:
     along_channels = [-1 if i == 1 else 1 for i in range(x.ndim)]
     z = torch.addcmul(shift.view(along_channels), x, scale.view(along_channels))
     node = call.node_of(x)
-    if node is None or node.affine is None:
+    if node is None or node.affine is None or node.affine.axis != 1 or call.name != "batch_norm":
         return _shifted(mode, call, z, x, shift.view(along_channels))
-    call.folds = next(k for k in call.nodes if call.tape.nodes[k] is node)
+    call.folds = call.tracked[id(x)]
+    call.place.account = node.place
     return node.affine.folded(scale, shift).share(z)
 
 
 def _shifted(mode: BiasMode, call: Call, z: Tensor, x: Tensor, shift: Tensor) -> Tensor:
-    """`z = (linear in x) + shift` with the shift's relevance on its own PFV."""
+    """`z = (linear in x) + shift` with the shift's relevance on its own PFV; `x` may be broadcast to `z`."""
     node = call.node_of(x)
-    if mode == "drop" or node is None or z.shape != x.shape:
+    if mode == "drop" or node is None:
         return z
-    return own_shift(z, x, shift, node.axis, call.backward, call.place)
+    return own_shift(z, x.expand_as(z), shift, node.axis + z.ndim - x.ndim, call.backward)
 
 
 def _layer_norm(mode: BiasMode, call: Call) -> Tensor:
@@ -230,18 +242,34 @@ def _standardised(mode: BiasMode, call: Call, x: Tensor, groups: int, given: dic
 def _sum(mode: BiasMode, call: Call) -> Tensor:
     """A sum of activations has its own gradient; an added constant is a bias of its own position."""
     z: Tensor = call.run()
-    if len(call.nodes) != 1:
-        return z
-    x = next(t for t in tensors_in(call.args, call.kwargs) if call.node_of(t) is not None)
-    if mode == "drop" or z.shape != x.shape:
-        return z
-    sign = -1 if call.name == "rsub" or (call.name == "sub" and call.args[0] is not x) else 1
-    return _shifted(mode, call, z, x, (z - sign * x).detach())
+    activations = call.activations()
+    return z if len(activations) != 1 else _shifted(mode, call, z, activations[0], _at_zero(call, activations[0]))
+
+
+def _at_zero(call: Call, x: Tensor) -> Tensor:
+    """What the operation returns where `x` is zero: the shift of an affine operation."""
+    args, kwargs = map_tensors(partial(replaced, x, torch.zeros_like(x)), (call.args, call.kwargs))
+    shift: Tensor = call.func(*args, **kwargs).detach()
+    return shift
+
+
+def _addcmul(mode: BiasMode, fallback: Rule, call: Call) -> Any:
+    """`x + value · a · b`: a product and a sum."""
+    x, *factors = call.args[:3]
+    varying = [t for t in factors if call.node_of(t) is not None]
+    gates = _gates(call, varying) if len(varying) == 2 else []
+    if len(varying) == 2 and not gates:
+        return fallback(call)
+    z = call.run(hold=gates)
+    if call.node_of(x) is not None or not varying:
+        return z if varying else _shifted(mode, call, z, x, _at_zero(call, x))
+    (main,) = [t for t in varying if not any(t is gate for gate in gates)]
+    return _shifted(mode, call, z, main, x.detach())
 
 
 def _product(fallback: Rule, call: Call) -> Any:
     """Linear in one activation; of two, the one that looks like a gate is a constant."""
-    activations = [t for t in tensors_in(call.args, call.kwargs) if call.node_of(t) is not None]
+    activations = call.activations()
     if len(activations) == 1:
         return call.run()
     gates = _gates(call, activations)
@@ -268,8 +296,12 @@ def _quotient(fallback: Rule, call: Call) -> Any:
 
 
 def _attention(call: Call) -> Tensor:
-    query, key = call.argument(0, "query"), call.argument(1, "key")
-    return call.run(hold=[t for t in (query, key) if call.node_of(t) is not None])  # type: ignore[no-any-return]
+    """Query and key, hence the weights, are constants."""
+    names = ("query", "key", "value")
+    given = dict(zip(names, call.args, strict=False)) | {k: v for k, v in call.kwargs.items() if k in names}
+    query, key = (call.hold(t) if call.node_of(t) is not None else t for t in (given["query"], given["key"]))
+    rest = {k: v for k, v in call.kwargs.items() if k not in names}
+    return call.func(query, key, given["value"], *call.args[3:], **rest)  # type: ignore[no-any-return]
 
 
 def _normalize(call: Call) -> Tensor:
@@ -285,16 +317,3 @@ def _addmm(mode: BiasMode, fallback: Rule, call: Call) -> Any:
         return fallback(call)
     call.args, call.kwargs = (x, weight.t(), bias), {}
     return _linear(mode, call)
-
-
-def _metered_gradient(call: Call) -> Any:
-    """The plain gradient, with what it loses or creates written to the ledger."""
-    place = call.place._replace(operation=f"{call.name} (plain gradient)")
-
-    def enter(t: Tensor) -> Tensor:
-        return t if call.node_of(t) is None else metered(t, call.backward, place, -1.0)
-
-    call.args, call.kwargs = map_tensors(enter, (call.args, call.kwargs))
-    return map_tensors(
-        lambda t: metered(t, call.backward, place, 1.0) if t.requires_grad else t, call.func(*call.args, **call.kwargs)
-    )

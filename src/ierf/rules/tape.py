@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ierf.rules.bias import Affine
 from ierf.rules.layout import Fields
+from ierf.rules.primitives import Place
 
 
 @dataclass(slots=True)
@@ -15,11 +16,12 @@ class Node:
     """One tensor that depends on the pixels."""
 
     tensor: Tensor
-    operation: str
-    module: str
+    place: Place
     parents: tuple[int, ...]
     axis: int
     fields: Fields | None = None
+    scalar: bool = False
+    """Whether everything that comes back to this tensor is reduced to one relevance per position."""
     gate: int = 0
     """How much this looks like a gate: 2 after a bounded activation, 1 after another, 0 otherwise."""
     affine: Affine | None = None
@@ -28,6 +30,19 @@ class Node:
     """The tensor with its bias shared, once somebody other than a batch-norm has used it."""
     folded_into: int | None = None
     """The batch-norm output with which this convolution output forms one affine operation."""
+
+    channel_taken: bool = False
+    """Whether one channel was indexed out, so that `axis` is only a guess."""
+    view_of: int | None = None
+    """The node whose memory this one shares."""
+
+    @property
+    def operation(self) -> str:
+        return self.place.operation
+
+    @property
+    def module(self) -> str:
+        return self.place.module
 
     @property
     def map_shape(self) -> tuple[int, ...]:
@@ -73,13 +88,6 @@ class Tape:
                     seen.add(parent)
                     waiting.append(parent)
         return sorted(seen)
-
-    def descendants(self, node: int) -> set[int]:
-        found = {node}
-        for k in range(node + 1, len(self.nodes)):
-            if found.intersection(self.nodes[k].parents):
-                found.add(k)
-        return found
 
     def layer_names(self, node: int) -> Iterator[str]:
         """The modules that returned this node, outermost first."""
