@@ -107,7 +107,7 @@ def check_conservation(
 
 def ledger(run: SRDPass, start: int, relevance: Tensor) -> Ledger:
     """The account of one backward pass of `relevance` from the node `start`; the pass must be a metered one."""
-    stages = [k for k in run.tape.cuts(start) if k < start and run.tape.nodes[k].folded_into is None]
+    stages = [k for k in run.tape.cuts(start) if k < start and run.tape.nodes[k].is_map]
     with run.backward.measuring() as leaks:
         maps = run.carry(start, relevance, stages)
     sums = [float(m.double().sum()) for m in (*maps, relevance)]

@@ -73,7 +73,7 @@ class SRDPass:
         size = nodes[0].map_shape
         for k in reversed([k for k in self.tape.cuts() if k <= self.encoder]):
             shape = nodes[k].map_shape
-            if nodes[k].operation == "pad" or nodes[k].folded_into is not None:
+            if nodes[k].operation == "pad" or not nodes[k].is_map:
                 continue
             if len(shape) == len(size) and all(8 * side >= full for side, full in zip(shape, size, strict=True)):
                 return k

@@ -37,22 +37,25 @@ class Affine:
     axis: int
     mode: str
     backward: Backward
+    scale: Tensor | None = None
+    """What a batch-norm multiplies each output channel by."""
 
     def share(self, z: Tensor) -> Tensor:
         """The operation's output `z`, whose bias passes its relevance on to the inputs."""
-        return z if self.bias is None else through(_BiasShare, z, self.a, self)
+        return z if self.bias is None or self.mode == "drop" else through(_BiasShare, z, self.a, self)
 
     def folded(self, scale: Tensor, shift: Tensor) -> "Affine":
         """This and `scale · (…) + shift` (a batch-norm that follows) as one affine operation."""
         bias = shift if self.bias is None else shift + scale * self.bias
-        return replace(self, weight=self.weight * along(scale, 0, self.weight.ndim), bias=bias)
+        return replace(self, scale=scale, bias=bias)
 
     @cached_property
     def shares(self) -> Tensor:
         """The part of each tap in an output position's bias, `(N, taps, *out)`; sums to 1, or 0 where no input acts."""
         assert self.window is not None
         if self.mode == "norm":
-            weight = contribution_norms(self.a, self.weight, self.window)
+            kernel = self.weight if self.scale is None else self.weight * along(self.scale, 0, self.weight.ndim)
+            weight = contribution_norms(self.a, kernel, self.window)
         else:
             inside = torch.ones_like(self.a[:1, :1]).expand(1, self.window.taps, *self.a.shape[2:])
             weight = self.window.gather(inside)
@@ -83,7 +86,7 @@ class _BiasShare(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> Any:
         affine: Affine = ctx.affine
-        if grad is None or affine.backward.plain or affine.mode == "drop":
+        if grad is None or affine.backward.plain:
             return grad, None, None
         assert affine.bias is not None
         e = torch.tensordot(grad.movedim(affine.axis, -1), affine.bias, 1).unsqueeze(affine.axis)

@@ -45,6 +45,11 @@ class Node:
         return self.place.module
 
     @property
+    def is_map(self) -> bool:
+        """Whether relevance has a meaning here: not inside a folded pair, not in a spectrum."""
+        return self.folded_into is None and not self.tensor.is_complex()
+
+    @property
     def map_shape(self) -> tuple[int, ...]:
         """Sizes of the axes that are positions: all but samples and channels."""
         return tuple(size for i, size in enumerate(self.tensor.shape) if i not in (0, self.axis))
