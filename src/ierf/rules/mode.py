@@ -41,6 +41,8 @@ _VIEWS = frozenset(
     "view reshape flatten unflatten transpose permute swapaxes movedim T mT squeeze unsqueeze expand expand_as "
     "chunk split tensor_split unbind select narrow __getitem__ diagonal view_as ravel contiguous".split()
 )
+_SHAPED_LIKE = frozenset(["expand_as", "view_as", "reshape_as", "type_as"])
+"""Take only the shape or type of their second tensor."""
 _KEEPS_GATE = LINEAR | {"add", "sub", "rsub", "mul", "div"}
 
 
@@ -155,7 +157,8 @@ class RuleMode(TorchFunctionMode):
 
     def _apply(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         args, kwargs = map_tensors(partial(self._current, name), (args, kwargs))
-        tracked = {id(t): self._index[id(t)] for t in tensors_in(args, kwargs) if id(t) in self._index}
+        used = args[:1] if name in _SHAPED_LIKE else args
+        tracked = {id(t): self._index[id(t)] for t in tensors_in(used, kwargs) if id(t) in self._index}
         place = Place(len(self.tape.nodes), name, next((m for m in reversed(self._modules) if m), ""))
         if self._backward.metered:
             args, kwargs, tracked = self._metered(args, kwargs, tracked, place)

@@ -19,9 +19,9 @@ from ierf.errors import UnsupportedOperationError
 ACTIVATIONS = frozenset(
     "relu relu6 hardtanh leaky_relu elu selu celu silu gelu mish hardswish prelu rrelu threshold softplus "
     "softsign tanh tanhshrink hardshrink softshrink logsigmoid clamp clamp_min clamp_max clip sigmoid "
-    "hardsigmoid erf".split()
+    "hardsigmoid erf pow square".split()
 )
-"""Elementwise non-linearities."""
+"""Elementwise non-linearities (powers: squared ReLU and its like)."""
 
 BOUNDED = frozenset("sigmoid hardsigmoid tanh softmax erf relu6 hardtanh clamp clip".split())
 """Operations whose output is made to multiply something else: a gate or an attention weight."""
@@ -52,7 +52,7 @@ _ALIASES = {
     "__add__": "add", "__radd__": "add", "__iadd__": "add_", "__sub__": "sub", "__isub__": "sub_",
     "subtract": "sub", "__rsub__": "rsub", "__mul__": "mul", "__rmul__": "mul", "__imul__": "mul_",
     "multiply": "mul", "__truediv__": "div", "__itruediv__": "div_", "__idiv__": "div_", "true_divide": "div",
-    "divide": "div", "__div__": "div", "__rtruediv__": "rdiv", "__rdiv__": "rdiv", "__matmul__": "matmul",
+    "divide": "div", "__div__": "div", "__rtruediv__": "rdiv", "__rdiv__": "rdiv", "__matmul__": "matmul", "__pow__": "pow",
     "mm": "matmul", "bmm": "matmul", "negative": "neg", "__neg__": "neg",
 }  # fmt: skip
 
