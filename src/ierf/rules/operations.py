@@ -52,8 +52,8 @@ _ALIASES = {
     "__add__": "add", "__radd__": "add", "__iadd__": "add_", "__sub__": "sub", "__isub__": "sub_",
     "subtract": "sub", "__rsub__": "rsub", "__mul__": "mul", "__rmul__": "mul", "__imul__": "mul_",
     "multiply": "mul", "__truediv__": "div", "__itruediv__": "div_", "__idiv__": "div_", "true_divide": "div",
-    "divide": "div", "__div__": "div", "__rtruediv__": "rdiv", "__rdiv__": "rdiv", "__matmul__": "matmul", "__pow__": "pow",
-    "mm": "matmul", "bmm": "matmul", "negative": "neg", "__neg__": "neg",
+    "divide": "div", "__div__": "div", "__rtruediv__": "rdiv", "__rdiv__": "rdiv", "__matmul__": "matmul",
+    "__pow__": "pow", "mm": "matmul", "bmm": "matmul", "negative": "neg", "__neg__": "neg",
 }  # fmt: skip
 
 
