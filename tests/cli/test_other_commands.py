@@ -99,7 +99,8 @@ def test_check_names_mistakes(arguments: list[str], message: str) -> None:
 def test_models_lists_sources() -> None:
     everything = ierf("models").stdout
     assert all(source in everything for source in ("bundled", "timm", "torchvision", "hf", "file"))
-    assert "resnet18-tiny" in ierf("models", "tiny").stdout
+    assert "bundled:resnet18-tiny" in ierf("models", "18-tiny").stdout.split()
+    assert set(ierf("models", "resnet50.a1", "--source", "timm").stdout.split()) >= {"timm:resnet50.a1_in1k"}
     assert "bundled" not in ierf("models", "--source", "file").stdout
     for arguments in (["--source", "tim"], ["nosuchmodel"]):
         result = ierf("models", *arguments)

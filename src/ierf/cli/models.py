@@ -6,37 +6,37 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ierf.cli.console import out
+from ierf.cli.console import out, say
 from ierf.errors import IerfError, UnknownNameError
-from ierf.model import available
+from ierf.model import available, find_models
 
 
 def models(
-    containing: Annotated[str, typer.Argument(metavar="FILTER", help="Only rows with this text.")] = "",
+    containing: Annotated[str, typer.Argument(metavar="TEXT", help="List the models with this in their name.")] = "",
     source: Annotated[str | None, typer.Option(metavar="NAME", help="Only this source, such as timm.")] = None,
 ) -> None:
-    """List where models come from and what each source has.
+    """List where models come from, or the models of a name.
 
     Examples:
 
         ierf models
 
-        ierf models --source timm
+        ierf models convnext --source timm
     """
-    offers = available()
-    if source is not None and source not in {offer.source for offer in offers}:
-        raise UnknownNameError("source of models", source, [offer.source for offer in offers])
-    rows = [
-        offer
-        for offer in offers
-        if source in (None, offer.source) and containing.casefold() in " ".join(offer).casefold()
-    ]
-    if not rows:
-        raise IerfError(f"no source of models matches {containing!r}")
+    offers = [offer for offer in available() if source in (None, offer.source)]
+    if not offers:
+        raise UnknownNameError("source of models", str(source), [offer.source for offer in available()])
+    if containing:
+        found = find_models(containing, source)
+        if not found:
+            raise IerfError(f"no model that is known here has {containing!r} in its name")
+        for address in found:
+            say(address)
+        return
     table = Table(box=None, show_header=False, padding=(0, 2, 1, 0))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for offer in rows:
+    for offer in offers:
         about = Text.assemble((offer.what, "bold"), f", from {offer.home}\n{offer.examples}")
         table.add_row(Text(f"{offer.source}:"), about)
     out().print(table)

@@ -1,5 +1,6 @@
 """What can be loaded here."""
 
+from contextlib import suppress
 from typing import NamedTuple
 
 from ierf.errors import IerfError
@@ -25,3 +26,20 @@ def _examples(name: str) -> str:
         return SOURCES[name].examples()
     except IerfError as error:
         return str(error)
+
+
+def find(text: str, source: str | None = None) -> list[str]:
+    """Addresses that contain `text`, as `load` takes them; sources whose package is missing have none."""
+    return [
+        f"{name}:{model}"
+        for name in SOURCES
+        if source in (None, name)
+        for model in _names(name)
+        if text.casefold() in f"{name}:{model}".casefold()
+    ]
+
+
+def _names(source: str) -> list[str]:
+    with suppress(IerfError):
+        return SOURCES[source].names()
+    return []

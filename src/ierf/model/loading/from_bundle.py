@@ -63,6 +63,7 @@ BUNDLED = Source(
     untrained=untrained,
     options=(),
     what="checkpoints inside the package",
+    names=lambda: list(_NETWORKS),
     examples=lambda: ", ".join(_NETWORKS),
     home="this package",
 )

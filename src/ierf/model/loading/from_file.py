@@ -21,6 +21,7 @@ def file_source(named: Mapping[str, Source]) -> Source:
         untrained=None,
         options=("arch", "labels"),
         what="a state dict of your own, .safetensors or .pt",
+        names=list,
         examples=lambda: "file:weights.safetensors?arch=timm:resnet18&labels=labels.txt",
         home="your disk",
     )

@@ -67,9 +67,12 @@ def _wrapped(net: Any, name: str) -> VisionModel:
     return VisionModel(net, preprocess_from(data.resolve_model_data_config(net)), labels, name)
 
 
+def _names() -> list[str]:
+    return list(extra("timm", "timm").list_models(pretrained=True))
+
+
 def _examples() -> str:
-    timm = extra("timm", "timm")
-    return f"{len(timm.list_models(pretrained=True))}: resnet50.a1_in1k, vit_base_patch16_224.augreg_in21k_ft_in1k, …"
+    return f"{len(_names())}: resnet50.a1_in1k, vit_base_patch16_224.augreg_in21k_ft_in1k, …"
 
 
 TIMM = Source(
@@ -77,6 +80,7 @@ TIMM = Source(
     untrained=untrained,
     options=("weights",),
     what="pytorch-image-models",
+    names=_names,
     examples=_examples,
     home="Hugging Face hub",
 )

@@ -68,9 +68,13 @@ def _cached(url: str) -> bool:
     return (Path(torch.hub.get_dir()) / "checkpoints" / Path(url).name).is_file()
 
 
-def _examples() -> str:
+def _names() -> list[str]:
     models = extra("torchvision.models", "torchvision")
-    return f"{len(models.list_models(module=models))}: resnet50, convnext_tiny, vit_b_16, …"
+    return list(models.list_models(module=models))
+
+
+def _examples() -> str:
+    return f"{len(_names())}: resnet50, convnext_tiny, vit_b_16, …"
 
 
 TORCHVISION = Source(
@@ -78,6 +82,7 @@ TORCHVISION = Source(
     untrained=untrained,
     options=("weights",),
     what="torchvision's classifiers",
+    names=_names,
     examples=_examples,
     home="download.pytorch.org",
 )

@@ -140,6 +140,7 @@ TRANSFORMERS = Source(
     untrained=None,
     options=("weights",),
     what="transformers' image classifiers and backbones",
+    names=list,
     examples=lambda: "google/vit-base-patch16-224, facebook/dinov2-small, a local folder, …",
     home="Hugging Face hub",
 )

@@ -14,13 +14,15 @@ class Source:
 
     `load` gets the model that an address names. `untrained` builds one with random weights and the given number of
     classes (None: as many as the name implies); None where networks cannot be built by name alone. `options` are the
-    names that may follow the question mark. `what`, `examples` and `home` fill its row in a table.
+    names that may follow the question mark. `names` lists what can be loaded, as far as that is known here; `what`,
+    `examples` and `home` fill its row in a table.
     """
 
     load: Callable[[Spec], VisionModel]
     untrained: Callable[[str, int | None], VisionModel] | None
     options: tuple[str, ...]
     what: str
+    names: Callable[[], list[str]]
     examples: Callable[[], str]
     home: str
 

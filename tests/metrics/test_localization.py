@@ -1,0 +1,69 @@
+"""Scores of a map against a mask, on maps small enough to count by hand."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from ierf.metrics import attribution_localization, pointing_game
+
+
+def spot(row: int, column: int, side: int = 40) -> Tensor:
+    map = torch.zeros(side, side)
+    map[row, column] = 1
+    return map
+
+
+def box(top: int, left: int, bottom: int, right: int, side: int = 40) -> Tensor:
+    mask = torch.zeros(side, side, dtype=torch.bool)
+    mask[top:bottom, left:right] = True
+    return mask
+
+
+@pytest.mark.parametrize(
+    ("column", "hit"),
+    [(10, 1), (24, 1), (25, 0)],
+    ids=["inside", "at the tolerance", "one pixel beyond"],
+)
+def test_the_maximum_may_miss_the_mask_by_the_tolerance(column: int, hit: int) -> None:
+    assert pointing_game(spot(5, column), box(0, 0, 10, 10), tolerance=15) == hit
+
+
+def test_the_tolerance_is_a_disc_not_a_square() -> None:
+    mask = box(0, 0, 1, 1)
+    assert pointing_game(spot(3, 4), mask, tolerance=5) == 1
+    assert pointing_game(spot(4, 4), mask, tolerance=5) == 0
+
+
+def test_an_empty_mask_is_no_hit_and_no_miss() -> None:
+    empty = torch.zeros(40, 40, dtype=torch.bool)
+    assert pointing_game(spot(0, 0), empty).isnan()
+    assert attribution_localization(spot(0, 0), empty).isnan()
+
+
+def test_only_positive_relevance_counts() -> None:
+    map = torch.tensor([[3.0, 1.0], [-5.0, 0.0]])
+    mask = torch.tensor([[True, False], [True, False]])
+    assert attribution_localization(map, mask) == pytest.approx(0.75)
+
+
+def test_a_map_without_positive_relevance_has_no_share() -> None:
+    assert attribution_localization(-torch.ones(4, 4), torch.ones(4, 4, dtype=torch.bool)).isnan()
+
+
+def test_a_coarse_map_is_scaled_up_to_the_mask() -> None:
+    map = torch.tensor([[0.0, 0.0], [0.0, 1.0]])
+    assert pointing_game(map, box(20, 20, 40, 40), tolerance=0) == 1
+    assert pointing_game(map, box(0, 0, 20, 20), tolerance=0) == 0
+
+
+def test_batch_mates_do_not_matter() -> None:
+    maps = torch.randn(5, 12, 12, generator=torch.Generator().manual_seed(0))
+    masks = torch.rand(5, 12, 12, generator=torch.Generator().manual_seed(1)) > 0.9
+    for score in (pointing_game, attribution_localization):
+        alone = torch.stack([score(map, mask) for map, mask in zip(maps, masks, strict=True)])
+        torch.testing.assert_close(score(maps, masks), alone, equal_nan=True)
+
+
+def test_as_many_maps_as_masks() -> None:
+    with pytest.raises(ValueError, match="2 maps for 3 masks"):
+        pointing_game(torch.zeros(2, 4, 4), torch.ones(3, 4, 4, dtype=torch.bool))
