@@ -15,6 +15,7 @@ from ierf.attribution.srd import srd_pass
 from ierf.attribution.targets import PFV, Relevance
 from ierf.model import VisionModel
 from ierf.rules import SRDRules
+from ierf.rules.layout import Field
 
 SIZE = (19, 22)
 
@@ -318,21 +319,27 @@ def test_wrong_positions_are_answered(positions: Any) -> None:
 
 
 @given(
-    windows=st.lists(
-        st.tuples(st.integers(0, 12), st.integers(0, 5), st.integers(0, 12), st.integers(0, 5)), min_size=1, max_size=25
-    )
+    positions=st.lists(st.tuples(st.integers(0, 9), st.integers(0, 11)), min_size=1, max_size=90),
+    field=st.tuples(st.integers(1, 3), st.integers(-4, 0), st.integers(0, 6)),
 )
-@settings(max_examples=40, deadline=None, derandomize=True)
-def test_groups_hold_everyone_once_and_never_overlap(windows: list[tuple[int, int, int, int]]) -> None:
-    boxes = torch.tensor([[[y, y + h], [x, x + w]] for y, h, x, w in windows])
-    groups = groups_without_overlap(boxes)
-    assert sorted(p for group in groups for p in group) == list(range(len(boxes)))
+@settings(max_examples=60, deadline=None, derandomize=True)
+def test_groups_hold_everyone_once_and_never_overlap(
+    positions: list[tuple[int, int]], field: tuple[int, int, int]
+) -> None:
+    stride, low, high = field
+    groups = groups_without_overlap(torch.tensor(positions), (Field(*field),) * 2, (10, 12))
+    assert sorted(p for group in groups for p in group) == list(range(len(positions)))
     for group in groups:
-        painted = torch.zeros(20, 20)
+        painted = torch.zeros(60, 60)
         for p in group:
-            (top, bottom), (left, right) = boxes[p].tolist()
-            painted[top:bottom, left:right] += 1
+            top, left = (10 + stride * i + low for i in positions[p])
+            painted[top : top + high - low + 1, left : left + high - low + 1] += 1
         assert float(painted.max()) <= 1
+
+
+def test_groups_are_few_where_windows_are_small() -> None:
+    everywhere = torch.cartesian_prod(torch.arange(20), torch.arange(20))
+    assert len(groups_without_overlap(everywhere, (Field(2, -3, 3),) * 2, (20, 20))) == 16
 
 
 layers_of_a_net = st.lists(

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -15,9 +16,6 @@ from ierf.model import VisionModel, as_vision_model
 from ierf.rules import SRDRules
 from ierf.rules.layout import Field
 
-_NUMBERS = 1 << 26
-"""At most about this many numbers at once where iERFs are put together from stencils (256 MiB in float32)."""
-
 
 def effective_receptive_fields(
     model: VisionModel | nn.Module,
@@ -29,11 +27,12 @@ def effective_receptive_fields(
     unknown: Literal["raise", "gradient"] = "raise",
     batch: int = 4,
 ) -> Float[Tensor, "N P H W"]:
-    """The iERF of each PFV of `layer` at `positions` (row, column): a signed map over the pixels that sums to 1.
+    """The iERF of each PFV of `layer` at `positions` (row, column): a signed map over the pixels.
 
-    `iERF_j = Σ_i μ_ij iERF_i`, with one-hot maps at the pixels (arXiv 2605.00474, Eq. 2), computed backwards from
-    relevance 1 at `j`. One forward pass serves all positions; positions whose theoretical receptive fields cannot
-    overlap share one backward pass, and backward passes run in batches.
+    `iERF_j = Σ_i μ_ij iERF_i`, with one-hot maps at the pixels (arXiv 2605.00474, Eq. 2). Each sums to 1 with
+    `bias="norm"`, unless relevance leaks at dead PFVs. One forward pass serves all positions. Few are carried back one
+    by one, those whose theoretical receptive fields cannot overlap in one pass; many come from stencils of sharing
+    ratios, see `ierf.attribution.stencils`.
 
     Args:
         positions: all positions of the layer, in row-major order, if None.
@@ -58,10 +57,10 @@ def _fields(
         wanted = _as_rows(positions, len(size), layer)
     check_positions(wanted, size, layer)
     windows = pixel_windows(wanted, entry.fields, run.tape.nodes[0].map_shape)
-    passes = groups_without_overlap(windows)
+    passes = groups_without_overlap(wanted, entry.fields, size)
     way = stretches(run, node)
     if way is not None and worth(run, way, len(passes)):
-        return fields_by_stencils(run, way, wanted, max(1, _NUMBERS // (16 * pixels[:, 0].numel())))
+        return fields_by_stencils(run, way, wanted)
     result = pixels.new_zeros(len(pixels), len(wanted), *run.tape.nodes[0].map_shape)
     for members in _portions(passes, batch):
         relevance = pixels.new_zeros(len(members), len(pixels), *size)
@@ -93,20 +92,29 @@ def pixel_windows(positions: Tensor, fields: tuple[Field, ...] | None, size: tup
     return torch.stack([start + low, start + high + 1], -1).clamp(full[:, :1], full[:, 1:])
 
 
-def groups_without_overlap(windows: Tensor) -> list[list[int]]:
-    """Positions sorted greedily into as few groups as come easily, no two windows of a group overlapping."""
-    low, high = windows.unbind(-1)
-    if len(windows) > 1 and bool((windows == windows[0]).all()):
-        return [[p] for p in range(len(windows))]
+def groups_without_overlap(
+    positions: Tensor, fields: tuple[Field, ...] | None, size: tuple[int, ...]
+) -> list[list[int]]:
+    """Positions (P, axes) in as few groups as come easily, such that no two of a group see a common pixel.
+
+    Greedy: each position joins the first group in which no earlier one is nearer than the width of a window.
+    """
+    if fields is None or len(fields) != positions.shape[1]:
+        return [[p] for p in range(len(positions))]
+    reach = [(f.high - f.low) // f.stride for f in fields]
+    if all(r >= side for r, side in zip(reach, size, strict=True)):
+        return [[p] for p in range(len(positions))]
     groups: list[list[int]] = []
-    for p in range(len(windows)):
-        for group in groups:
-            apart = (low[group] >= high[p]) | (high[group] <= low[p])
-            if bool(apart.any(1).all()):
-                group.append(p)
-                break
-        else:
-            groups.append([p])
+    taken = np.zeros((64, *size), dtype=bool)
+    for p, position in enumerate(positions.tolist()):
+        if taken[(slice(None), *position)].all():
+            taken = np.concatenate([taken, np.zeros_like(taken)])
+        group = int(taken[(slice(None), *position)].argmin())
+        if group == len(groups):
+            groups.append([])
+        groups[group].append(p)
+        near: tuple[Any, ...] = tuple(slice(max(0, i - r), i + r + 1) for i, r in zip(position, reach, strict=True))
+        taken[(group, *near)] = True
     return groups
 
 

@@ -21,6 +21,9 @@ from ierf.attribution.srd import SRDPass
 from ierf.rules.layout import Field
 from ierf.rules.window import Window
 
+NUMBERS = 1 << 26
+"""At most this many numbers at once (256 MiB in float32)."""
+
 
 @dataclass(frozen=True)
 class Stretch:
@@ -48,6 +51,11 @@ class Stretch:
         """The distance at which the windows of two positions no longer overlap."""
         widths = [-(-(f.high - f.low + 1) // f.stride) for f in self.fields]
         return tuple(map(min, widths, self.positions))
+
+    @property
+    def numbers(self) -> int:
+        """How many sharing ratios a sample has here."""
+        return self.window.taps * prod(self.positions)
 
     @property
     def passes(self) -> int:
@@ -96,7 +104,12 @@ def _relative(before: tuple[Field, ...] | None, after: tuple[Field, ...] | None)
 
 
 def worth(run: SRDPass, way: Sequence[Stretch], passes: int) -> bool:
-    """Whether reading stencils is cheaper than `passes` full backward passes, by the numbers that each one moves."""
+    """Whether reading stencils is cheaper than `passes` full backward passes, by the numbers that each one moves.
+
+    Never where a stencil would not fit into the memory that is allowed.
+    """
+    if max(stretch.numbers for stretch in way) * len(run.pfvs(0)) > NUMBERS:
+        return False
     cost = [sum(run.tape.nodes[k].tensor.numel() for k in range(s.before + 1, s.after + 1)) for s in way]
     return sum(c * s.passes for c, s in zip(cost, way, strict=True)) < passes * sum(cost)
 
@@ -115,9 +128,10 @@ def stencil(run: SRDPass, stretch: Stretch) -> Tensor:
     return ratios
 
 
-def fields_by_stencils(run: SRDPass, way: Sequence[Stretch], positions: Tensor, at_once: int) -> Tensor:
+def fields_by_stencils(run: SRDPass, way: Sequence[Stretch], positions: Tensor) -> Tensor:
     """iERFs of the PFVs at `positions` (P, axes) of the first stretch's upper layer, (N, P, *pixels)."""
     n, size = len(run.pfvs(0)), way[0].positions
+    at_once = max(1, NUMBERS // (n * max(stretch.numbers for stretch in way)))
     ratios = [stencil(run, stretch) for stretch in way]
     portions = []
     for some in torch.split(positions, at_once):
