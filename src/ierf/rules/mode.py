@@ -87,6 +87,10 @@ class Call:
         """The arguments that depend on the pixels, as often as they are given."""
         return [t for t in tensors_in(self.args, self.kwargs) if id(t) in self.tracked]
 
+    def given(self, *names: str) -> dict[str, Any]:
+        """The arguments by name, however they were passed; `names` are the function's first parameters."""
+        return dict(zip(names, self.args, strict=False)) | self.kwargs
+
     def argument(self, position: int, name: str, default: Any = None) -> Any:
         return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
 
