@@ -21,7 +21,7 @@ DOCS := $(VENV)/.installed-docs
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
-demo: $(DEMO) ## explain a few photographs with the bundled model and write a report
+demo: $(DEMO) ## explain a photograph with the bundled model and write a report
 	@$(BIN)/ierf demo
 
 test: lint ## check style and types, then run every test

@@ -8,11 +8,23 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ierf.attribution.ablationcam import ablationcam
+from ierf.attribution.fullgrad import fullgrad
 from ierf.attribution.gradcam import gradcam
+from ierf.attribution.gradcam_pp import gradcam_pp
 from ierf.attribution.gradients import gradient, gradient_x_input
+from ierf.attribution.guided_backprop import guided_backprop
+from ierf.attribution.integrated_gradients import integrated_gradients
+from ierf.attribution.kernel_shap import kernel_shap
+from ierf.attribution.layercam import layercam
+from ierf.attribution.lrp_zplus import lrp_zplus
+from ierf.attribution.random_map import random_map
 from ierf.attribution.running import as_batch
+from ierf.attribution.scorecam import scorecam
+from ierf.attribution.smoothgrad import smoothgrad
 from ierf.attribution.srd import srd
 from ierf.attribution.targets import Target
+from ierf.attribution.xgradcam import xgradcam
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import VisionModel, as_vision_model
 
@@ -22,7 +34,19 @@ METHODS: Mapping[str, Method] = {
     "srd": srd,
     "gradient": gradient,
     "gradient_x_input": gradient_x_input,
+    "guided_backprop": guided_backprop,
+    "integrated_gradients": integrated_gradients,
+    "smoothgrad": smoothgrad,
+    "fullgrad": fullgrad,
+    "lrp_zplus": lrp_zplus,
     "gradcam": gradcam,
+    "gradcam_pp": gradcam_pp,
+    "scorecam": scorecam,
+    "ablationcam": ablationcam,
+    "xgradcam": xgradcam,
+    "layercam": layercam,
+    "kernel_shap": kernel_shap,
+    "random": random_map,
 }
 """Name -> explainer `(model, x, target, resolution, **options)`."""
 
@@ -45,7 +69,7 @@ def attribute(
         method: one of `ierf.attribution.METHODS`.
         resolution: "low" (encoder output), "high" (first map of at least 1/8 of the side), "input" (pixels), or the
             name of a layer whose relevance map to return.
-        options: of the method; "srd" takes `bias`, `head`, `unknown` and `encoder`, see `ierf.attribution.srd`.
+        options: of the method, as its function in `METHODS` describes them.
 
     Raises:
         UnknownNameError: no such method, option, layer or class; the nearest names are suggested.

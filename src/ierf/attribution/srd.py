@@ -2,85 +2,25 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
-from functools import cached_property
 from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ierf.attribution.recorded import RecordedPass
 from ierf.attribution.running import running
 from ierf.attribution.targets import PFV, Channel, Direction, Logit, LogitFunction, Position, Relevance, Target
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import VisionModel
-from ierf.rules import Backward, SRDRules, Tape, as_cotangent, as_relevance, record
+from ierf.rules import Backward, SRDRules, as_cotangent, as_relevance, record
 
 Head = Literal["clamped", "mean", "raw"]
 HEADS: tuple[str, ...] = get_args(Head)
-_AFFINE = ("linear", "addmm", "conv1d", "conv2d", "conv3d")
 
 
-@dataclass(eq=False)
-class SRDPass:
+class SRDPass(RecordedPass):
     """One forward pass with sharing-ratio rules, ready to be walked back from anywhere to anywhere upstream."""
-
-    tape: Tape
-    backward: Backward
-    encoder_layer: str | None = None
-
-    @cached_property
-    def encoder(self) -> int:
-        """The encoder output: the last feature map that every path passes and that an affine operation still follows.
-
-        The head's own adaptive pooling does not count as a feature map.
-        """
-        if self.encoder_layer is not None:
-            return self.layer(self.encoder_layer)
-        nodes, cuts = self.tape.nodes, self.tape.cuts()
-        last = max((k for k in range(len(nodes)) if nodes[k].operation in _AFFINE), default=0)
-        maps = [
-            k for k in cuts[1:] if k < last and nodes[k].positions > 1 and not nodes[k].operation.startswith("adaptive")
-        ]
-        if not maps:
-            raise IerfError(
-                "found no feature map with more than one position between the pixels and the logits; "
-                "name the encoder's last layer with encoder="
-            )
-        return maps[-1]
-
-    def layer(self, name: str) -> int:
-        """The node of a layer's output; of a convolution that a batch-norm follows, that of the pair."""
-        if name not in self.tape.layers:
-            raise UnknownNameError("layer", name, self.tape.layers)
-        k = self.tape.layers[name]
-        folded = self.tape.nodes[k].folded_into
-        return k if folded is None else folded
-
-    def at(self, resolution: str) -> int:
-        """The node at which a backward pass stops: "low", "high", "input" or a layer's name.
-
-        high: going back from the encoder output, the first map of at least 1/8 of the input's side that is a cut
-        (a padded copy of a map does not count).
-        """
-        if resolution == "input":
-            return 0
-        if resolution == "low":
-            return self.encoder
-        if resolution != "high":
-            return self.layer(resolution)
-        nodes = self.tape.nodes
-        size = nodes[0].map_shape
-        for k in reversed([k for k in self.tape.cuts() if k <= self.encoder]):
-            shape = nodes[k].map_shape
-            if nodes[k].operation == "pad" or not nodes[k].is_map:
-                continue
-            if len(shape) == len(size) and all(8 * side >= full for side, full in zip(shape, size, strict=True)):
-                return k
-        return 0
-
-    def pfvs(self, node: int) -> Tensor:
-        return self.tape.nodes[node].tensor.detach()
 
     def final_ratio(self, target: Target, head: Head) -> Tensor:
         """`μ_i→c` at the encoder output (Eq. 5–6), (N, H, W).
@@ -115,9 +55,7 @@ class SRDPass:
         if isinstance(target, PFV):
             return node, one_hot(target.position, shape, target.layer).to(pfvs)
         channels = pfvs.movedim(entry.axis, -1)
-        if isinstance(target, Channel):
-            return node, _channel(channels, target)
-        return node, _projection(channels, target, shape)
+        return node, reading(channels, target)
 
     def carry(self, start: int, relevance: Tensor, stops: Sequence[int]) -> list[Tensor]:
         """Relevance at `start`, carried back to the maps of `stops`.
@@ -159,7 +97,7 @@ def logit_weights(logits: Tensor, target: Target) -> Tensor:
     if isinstance(target, Logit):
         target = target.index
     n, k = logits.shape
-    index = logits.detach().argmax(1) if target is None else _class_indices(target).to(logits.device)
+    index = logits.detach().argmax(1) if target is None else class_indices(target).to(logits.device)
     if index.numel() not in (1, n):
         raise IerfError(f"{index.numel()} targets for {n} samples; give one, or one per sample")
     if not bool(((index >= 0) & (index < k)).all()):
@@ -167,7 +105,7 @@ def logit_weights(logits: Tensor, target: Target) -> Tensor:
     return torch.nn.functional.one_hot(index.expand(n), k).to(logits)
 
 
-def _class_indices(target: object) -> Tensor:
+def class_indices(target: object) -> Tensor:
     try:
         index = torch.as_tensor(target)
     except (TypeError, ValueError, RuntimeError):
@@ -209,6 +147,11 @@ def check_positions(positions: Tensor, size: tuple[int, ...], layer: str) -> Non
         raise IerfError(f"position {bad} is outside {layer!r}, whose map is {' × '.join(map(str, size))}")
 
 
+def reading(pfvs: Tensor, target: Channel | Direction) -> Tensor:
+    """What a channel or a direction reads from each PFV, `⟨a_i, d⟩`: (N, H, W, C) -> (N, H, W), differentiable."""
+    return _channel(pfvs, target) if isinstance(target, Channel) else _projection(pfvs, target)
+
+
 def _channel(pfvs: Tensor, target: Channel) -> Tensor:
     index = torch.as_tensor(target.index, device=pfvs.device).reshape(-1)
     if index.numel() not in (1, len(pfvs)) or not bool(((index >= 0) & (index < pfvs.shape[-1])).all()):
@@ -217,12 +160,16 @@ def _channel(pfvs: Tensor, target: Channel) -> Tensor:
     return pfvs.gather(-1, index).squeeze(-1)
 
 
-def _projection(pfvs: Tensor, target: Direction, shape: tuple[int, ...]) -> Tensor:
+def _projection(pfvs: Tensor, target: Direction) -> Tensor:
     vector = target.vector.to(pfvs)
     if vector.shape not in (pfvs.shape[-1:], (len(pfvs), pfvs.shape[-1])):
         raise IerfError(f"a direction at {target.layer!r} has {pfvs.shape[-1]} channels; got {tuple(vector.shape)}")
     along = (pfvs * vector.view(-1, *[1] * (pfvs.ndim - 2), pfvs.shape[-1])).sum(-1)
-    return along if target.position is None else along * one_hot(target.position, shape, target.layer).to(along)
+    return (
+        along
+        if target.position is None
+        else along * one_hot(target.position, tuple(along.shape), target.layer).to(along)
+    )
 
 
 @contextmanager

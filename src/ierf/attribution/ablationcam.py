@@ -1,0 +1,68 @@
+"""Ablation-CAM: a channel weighs what the class loses when the channel is set to zero."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ierf.attribution.cam import channels_first, map_node, quotient, weighted
+from ierf.attribution.objective import Objective, explaining_logits, for_rows, logit_value, values_only
+from ierf.attribution.portions import portions
+from ierf.attribution.targets import Target
+from ierf.errors import IerfError
+from ierf.model import VisionModel
+from ierf.rules import Backward, record
+from ierf.rules.mode import Call
+
+
+def ablationcam(
+    model: VisionModel,
+    x: Float[Tensor, "N 3 H W"],
+    target: Target = None,
+    resolution: str = "input",
+    *,
+    encoder: str | None = None,
+    at_once: int = 64,
+) -> Float[Tensor, "N h w"]:
+    """`ReLU(Σ_k w_k A^k)`, `w_k = (y − y_k) / |y|`, `y_k` = y with channel k of A set to zero.
+
+    Desai & Ramaswamy, WACV 2020, Eq. 3–4. The paper divides by y, which is positive for the classes it explains; |y|
+    keeps the meaning of the sign for the others. No gradients; one forward pass per channel.
+
+    Args:
+        encoder: the layer to take as the encoder output; None finds it.
+        at_once: most ablated images in one pass.
+    """
+    with explaining_logits(model, x, target) as y, torch.no_grad():
+        run = y.record(y.pixels, encoder)
+        node = map_node(run, resolution)
+        a, axis = channels_first(run, node), run.tape.nodes[node].axis
+        whole = logit_value(run.logits, y.target)
+        del run
+        ablated = a.new_zeros(a.shape[:2])
+        for some, channels in portions(len(a), a.shape[1], at_once):
+            ablated[some, channels] = _without(y, node, axis, a.shape[1], some, channels)
+        weights = quotient(whole[:, None] - ablated, whole[:, None].abs())
+        return weighted(weights.view(*weights.shape, *[1] * (a.ndim - 2)), a, resolution, tuple(x.shape[2:]))
+
+
+def _without(y: Objective, node: int, axis: int, width: int, some: slice, channels: slice) -> Float[Tensor, "n k"]:
+    """`y` of each sample without each of the channels (of `width`) of the tensor at `node`."""
+    n, k = some.stop - some.start, channels.stop - channels.start
+    kept = (1 - torch.eye(width)[channels]).to(y.pixels).repeat(n, 1)
+    done = False
+
+    def ablating(call: Call) -> Any:
+        nonlocal done
+        output = values_only(call)
+        if call.place.node != node or not isinstance(output, Tensor):
+            return output
+        done = True
+        return output * kept.view([n * k if i == 0 else width if i == axis else 1 for i in range(output.ndim)])
+
+    rows = torch.arange(len(y.pixels))[some].repeat_interleave(k)
+    tape = record(y.net, y.pixels[rows.to(y.pixels.device)], {}, ablating, Backward(), y.forward)
+    if not done:
+        raise IerfError(f"cannot set channels to zero at {tape.describe(node)!r}; name another layer")
+    return logit_value(tape.settle(tape.output), for_rows(y.target, rows, len(y.pixels))).view(n, k)

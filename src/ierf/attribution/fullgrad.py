@@ -1,0 +1,160 @@
+"""FullGrad: what the pixels and every bias of the network contribute to the score."""
+
+from dataclasses import dataclass
+from typing import Any, Literal, get_args
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ierf.attribution.cam import enlarged, quotient
+from ierf.attribution.objective import Objective, explaining_logits, for_rows, logit_value, only_pixels
+from ierf.attribution.portions import portions
+from ierf.attribution.targets import Target
+from ierf.errors import IerfError, UnknownNameError, UnsupportedOperationError
+from ierf.model import VisionModel, as_vision_model
+from ierf.rules import Backward, record
+from ierf.rules.mode import Call
+from ierf.rules.operations import CONVOLUTIONS, LINEAR, SELECTING, map_tensors
+
+Psi = Literal["rescaled", "signed"]
+
+_SUMS = frozenset(["add", "sub", "rsub"])
+_AFFINE = (
+    CONVOLUTIONS
+    | _SUMS
+    | {"linear", "addmm", "batch_norm", "mul", "div", "matmul", "where", "masked_fill", "pad", "constant_pad_nd"}
+    | {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
+)
+"""Affine in one activation (sums: in all of them), so that the implicit bias is the value at zero."""
+_BIAS_FREE = (LINEAR | SELECTING) - _AFFINE
+
+
+@dataclass(frozen=True)
+class FullGradients:
+    """The parts that a score is made of: `y(x) = Σ x ⊙ ∂y/∂x + Σ_b Σ b ⊙ ∂y/∂b`."""
+
+    pixels: Float[Tensor, "N C H W"]
+    """`x ⊙ ∂y/∂x`."""
+    biases: dict[str, Float[Tensor, "N K *map"]]
+    """Operation and module -> `b ⊙ ∂y/∂b`, in the order of the network."""
+
+    @property
+    def total(self) -> Float[Tensor, " N"]:
+        """Their sum: the score itself."""
+        parts = [self.pixels, *self.biases.values()]
+        return torch.stack([part.flatten(1).sum(1) for part in parts]).sum(0)
+
+
+def fullgrad(
+    model: VisionModel,
+    x: Float[Tensor, "N 3 H W"],
+    target: Target = None,
+    resolution: str = "input",
+    *,
+    psi: Psi = "rescaled",
+    at_once: int = 16,
+) -> Float[Tensor, "N H W"]:
+    """`Σ_channels ψ(x ⊙ ∂y/∂x) + Σ_layers Σ_channels ψ(b ⊙ ∂y/∂b)` (Srinivas & Fleuret, arXiv 1905.00780, Eq. 5).
+
+    Every bias counts: of convolutions and linear layers, the implicit one of batch-norm (β − γ μ / σ), and of any other
+    operation `f` that of its linearisation, `f(a) − f'(a) a` (their Sec. 3.2; zero for ReLU).
+
+    Args:
+        psi: "rescaled" is the paper's `ψ`: absolute values, brought to [0, 1] within the sample and layer, scaled up
+            bilinearly. It leaves out biases without positions (those of the head), as the authors' code does.
+            "signed" only scales up, spreading each value over the pixels below it, so that the map sums to the
+            logit (up to what borders gain or lose where the sides of a map do not divide the picture's).
+        at_once: most samples in one pass.
+
+    Raises:
+        IerfError: a bias has positions that are not rows and columns, as those of transformers.
+    """
+    only_pixels(resolution)
+    if psi not in get_args(Psi):
+        raise UnknownNameError("choice for psi", psi, get_args(Psi))
+    with explaining_logits(model, x, target) as y:
+        size = tuple(y.pixels.shape[2:])
+        maps = []
+        for some, _ in portions(len(y.pixels), 1, at_once):
+            parts = _decompose(y, some)
+            shown = {name: part for name, part in parts.biases.items() if part.ndim > 2 or psi == "signed"}
+            biases = [_psi(part, name, psi, size) for name, part in shown.items()]
+            maps.append(torch.stack([_psi(parts.pixels, "", psi, size), *biases]).sum(0))
+        return torch.cat(maps)
+
+
+def full_gradients(model: VisionModel | nn.Module, x: Float[Tensor, "N 3 H W"], target: Target = None) -> FullGradients:
+    """All parts of the score, in one pass. They sum to it exactly if the target is a logit (`FullGradients.total`)."""
+    with explaining_logits(as_vision_model(model), x, target) as y:
+        return _decompose(y, slice(0, len(y.pixels)))
+
+
+def _decompose(y: Objective, some: slice) -> FullGradients:
+    found: list[tuple[Tensor, Tensor]] = []
+
+    def with_bias(call: Call) -> Any:
+        output = call.run()
+        bias = _at_zero(call) if _is_affine(call) else _off_the_tangent(call)
+        if isinstance(output, Tensor) and isinstance(bias, Tensor) and bool(bias.any()):
+            found.append((output, bias))
+        return output
+
+    pixels = y.pixels[some].detach().requires_grad_()
+    tape = record(y.net, pixels, dict.fromkeys(_BIAS_FREE, Call.run), with_bias, Backward(), y.forward)
+    target = for_rows(y.target, torch.arange(len(y.pixels))[some], len(y.pixels))
+    score = logit_value(tape.settle(tape.output), target).sum()
+    slopes = torch.autograd.grad(score, [pixels, *(output for output, _ in found)], allow_unused=True)
+    nodes = {id(node.tensor): (k, node.axis) for k, node in enumerate(tape.nodes)}
+    biases = {}
+    for (output, bias), slope in zip(found, slopes[1:], strict=True):
+        k, axis = nodes[id(output)]
+        if slope is not None:
+            biases[f"{k}: {tape.describe(k)}"] = (bias * slope).movedim(axis, 1)
+    return FullGradients((pixels * slopes[0]).detach(), biases)
+
+
+def _is_affine(call: Call) -> bool:
+    return call.name in _AFFINE and (call.name in _SUMS or len(call.activations()) == 1)
+
+
+def _at_zero(call: Call) -> Any:
+    """What the operation returns where its activations are zero."""
+    zeroed = map_tensors(lambda t: torch.zeros_like(t) if id(t) in call.tracked else t, (call.args, call.kwargs))
+    with torch.no_grad():
+        return call.func(*zeroed[0], **zeroed[1])
+
+
+def _off_the_tangent(call: Call) -> Any:
+    """`f(a) − f'(a) a`: where the tangent at the activations meets zero."""
+    points = {id(t): t.detach() for t in call.activations()}
+
+    def function(*values: Tensor) -> Any:
+        given = dict(zip(points, values, strict=True))
+        args, kwargs = map_tensors(lambda t: given.get(id(t), t), (call.args, call.kwargs))
+        return call.func(*args, **kwargs)
+
+    at = tuple(points.values())
+    try:
+        value, slope = torch.func.jvp(function, at, at)[:2]
+    except (RuntimeError, NotImplementedError) as error:
+        where = f" (called by the module {call.place.module!r})" if call.place.module else ""
+        raise UnsupportedOperationError(
+            f"FullGrad needs the bias of the operation {call.name!r}{where}, which cannot be linearised: {error}"
+        ) from error
+    return (value - slope).detach() if isinstance(value, Tensor) else None
+
+
+def _psi(part: Float[Tensor, "N K *map"], name: str, psi: Psi, size: tuple[int, ...]) -> Float[Tensor, "N H W"]:
+    cells = part if part.ndim > 2 else part[:, :, None, None]
+    if cells.ndim != 4:
+        raise IerfError(
+            f"the bias of {name.partition(': ')[2]!r} has positions {tuple(cells.shape[2:])}, which are not rows and "
+            "columns of a picture; full_gradients gives its parts, attribute another method's map"
+        )
+    if psi == "signed":
+        spread = cells.shape[2] * cells.shape[3] / (size[0] * size[1])
+        return enlarged(cells.sum(1, keepdim=True) * spread, size)[:, 0]
+    strength = cells.abs()
+    low, high = strength.amin((1, 2, 3), keepdim=True), strength.amax((1, 2, 3), keepdim=True)
+    return enlarged(quotient(strength - low, high - low).sum(1, keepdim=True), size)[:, 0]

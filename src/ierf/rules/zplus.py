@@ -1,0 +1,193 @@
+"""The z⁺ rule of layer-wise relevance propagation as a table: operation -> rule.
+
+An operation `z_j = Σ_i w_ij a_i + b_j` hands the relevance of its output to what speaks for it:
+
+    R_i = Σ_j (a_i w_ij)⁺ / Σ_i' (a_i' w_i'j)⁺ R_j          (Montavon et al., arXiv 1512.02479, Eq. 12)
+
+with `(a w)⁺` in place of `a w⁺`, so that negative inputs are allowed (the αβ rule with α = 1, β = 0; Bach et al., PLoS
+ONE 2015, Eq. 60). Biases receive nothing, hence `Σ_i R_i = Σ_j R_j` wherever anything speaks for `z_j`. Relevance is
+carried as the gradient `g` with `R = a ⊙ g`.
+
+convolution, linear           z⁺; a batch-norm that follows is folded into the weights
+the first of them             w²: `R_i = Σ_j w_ij² / Σ_i' w_i'j² R_j` (arXiv 1512.02479, Eq. 10), which asks nothing of
+                              the pixels (their z^B rule needs to know the darkest and brightest); `g` is R itself here
+sum of two activations        z⁺
+activation                    R stays where it is
+max-pool                      to the winner
+all else                      as in Sharing Ratio Decomposition (`ierf.rules.srd`)
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import Function
+from torch.nn import functional as F
+
+from ierf.rules.bias import Affine, along
+from ierf.rules.mode import Call, Rule
+from ierf.rules.operations import ACTIVATIONS, CONVOLUTIONS
+from ierf.rules.primitives import Backward, gradient_of, through
+from ierf.rules.srd import SRDRules, Unknown
+from ierf.rules.tape import Tape
+from ierf.rules.window import CONVOLUTION
+
+_LAYERS = CONVOLUTIONS | {"linear", "addmm"}
+Part = Callable[..., Tensor]
+"""Inputs -> what speaks for each output, by functions whose gradient distributes relevance."""
+
+
+def zplus_table(unknown: Unknown = "raise") -> tuple[Mapping[str, Rule], Rule]:
+    """Operation name -> rule, and the rule for the rest (see `SRDRules.unknown`)."""
+    rules = SRDRules("norm", unknown)
+    table = rules.table()
+    return (
+        {
+            **table,
+            **dict.fromkeys(ACTIVATIONS, partial(_activation, rules.fallback)),
+            **{name: partial(_affine, table[name]) for name in _LAYERS},
+            **{name: partial(_sum, table[name]) for name in ("add", "sub")},
+            **{name: partial(_normalising, table[name]) for name in ("mul", "div", "batch_norm")},
+        },
+        rules.fallback,
+    )
+
+
+@dataclass(frozen=True)
+class PositiveAffine(Affine):
+    """A convolution or linear layer, by itself or with a batch-norm folded in, whose way back is z⁺ (or w²)."""
+
+    first: bool = False
+    """Whether no other layer lies between it and the pixels."""
+
+    def share(self, z: Tensor) -> Tensor:
+        if self.first:
+            return through(_Redistributed, z, self._squares, self.backward, self.a)
+        return through(_Redistributed, z, self._positive, self.backward, self.a)
+
+    @property
+    def _kernel(self) -> Tensor:
+        return self.weight if self.scale is None else self.weight * along(self.scale, 0, self.weight.ndim)
+
+    def _apply(self, a: Tensor, kernel: Tensor) -> Tensor:
+        if self.window is None:
+            return F.linear(a, kernel)
+        w = self.window
+        return CONVOLUTION[len(w.kernel)](a, kernel, None, w.stride, w.padding, w.dilation, w.groups)
+
+    def _positive(self, a: Tensor) -> Tensor:
+        kernel = self._kernel
+        speaks = self._apply(a.relu(), kernel.clamp_min(0))
+        return speaks if bool((a >= 0).all()) else speaks + self._apply(-(-a).relu(), kernel.clamp_max(0))
+
+    def _squares(self, a: Tensor) -> Tensor:
+        """Linear in an `a` of ones, whose gradient it takes: every pixel speaks by its squared weight."""
+        return self._apply(a - a.detach() + 1, self._kernel.square())
+
+
+class _Redistributed(Function):
+    """`z`, whose relevance `R = z ⊙ g` goes to the inputs in proportion to their part in `part(*inputs)`."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, part: Part, backward: Backward, *inputs: Tensor) -> Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(z, *inputs)
+        ctx.part, ctx.switch = part, backward
+        return z.view_as(z)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> Any:
+        z, *inputs = ctx.saved_tensors
+        if grad is None or ctx.switch.plain:
+            return grad, None, None, *[None] * len(inputs)
+        with torch.enable_grad():
+            points = [a.detach().requires_grad_() for a in inputs]
+            speaks = ctx.part(*points)
+        silent = speaks <= torch.finfo(speaks.dtype).tiny
+        per_part = z * grad / speaks.detach().masked_fill(silent, torch.inf)
+        return None, None, None, *torch.autograd.grad(speaks, points, per_part)
+
+
+class _Straight(Function):
+    """`z` in place of `x`, position by position: what comes back is handed on as it is."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, x: Tensor, backward: Backward) -> Tensor:
+        ctx.switch = backward
+        return z.view_as(z)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Any:
+        return (grad, None, None) if ctx.switch.plain else (None, grad, None)
+
+
+class _Kept(Function):
+    """`a = f(z)`, whose relevance `a ⊙ g_a` is that of z: `g_z = g_a a / z`, 0 where z is."""
+
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, function: Callable[[Tensor], Tensor], backward: Backward) -> Tensor:
+        a = function(z)
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(z, a)
+        ctx.function, ctx.switch = function, backward
+        return a
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> Any:
+        if grad is None:
+            return None, None, None
+        z, a = ctx.saved_tensors
+        if ctx.switch.plain:
+            return gradient_of(ctx.function, z, grad), None, None
+        return grad * a / z.masked_fill(z == 0, torch.inf), None, None
+
+
+def _affine(rule: Rule, call: Call) -> Any:
+    """What the sharing-ratio rule makes of the operation, but for its way back."""
+    z = rule(call)
+    if call.affine is not None:
+        known = {f.name: getattr(call.affine, f.name) for f in fields(Affine)}
+        call.affine = PositiveAffine(**known, first=not behind_a_layer(call.tape, call.nodes))
+    return z
+
+
+def _normalising(rule: Rule, call: Call) -> Any:
+    """Between the pixels and the first layer `g` is R: a normalisation inside the network leaves it as it is."""
+    terms = call.activations()
+    if len(terms) != 1 or behind_a_layer(call.tape, call.nodes):
+        return rule(call)
+    z: Tensor = call.run()
+    return through(_Straight, z, terms[0], call.backward) if z.shape == terms[0].shape else rule(call)
+
+
+def behind_a_layer(tape: Tape, nodes: Sequence[int]) -> bool:
+    """Whether these nodes, or any between them and the pixels, are the output of a convolution or linear layer."""
+    seen, waiting = set(nodes), list(nodes)
+    while waiting:
+        node = tape.nodes[waiting.pop()]
+        if node.operation in _LAYERS:
+            return True
+        new = [k for k in node.parents if k not in seen]
+        seen.update(new)
+        waiting.extend(new)
+    return False
+
+
+def _sum(rule: Rule, call: Call) -> Any:
+    """z⁺ for two activations; a constant is a bias."""
+    terms = call.activations()
+    if len(terms) != 2 or call.kwargs:
+        return _normalising(rule, call)
+    sign = -1 if call.name == "sub" else 1
+    z: Tensor = call.run()
+    return through(_Redistributed, z, lambda a, b: a.relu() + (sign * b).relu(), call.backward, *terms)
+
+
+def _activation(fallback: Rule, call: Call) -> Any:
+    z, kwargs = call.argument(0, "input"), {name: value for name, value in call.kwargs.items() if name != "input"}
+    if len(call.activations()) != 1 or call.node_of(z) is None:
+        return fallback(call)
+    return through(_Kept, z, lambda v: call.func(v, *call.args[1:], **kwargs), call.backward)
