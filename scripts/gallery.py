@@ -190,7 +190,7 @@ def classes(model: ierf.VisionModel) -> None:
         words = (f"{first.label} (warm) or", f"{second.label} (cool)")
         tiles.append(Tile(overlay(explanation.scene, grid(explanation, signed)), words))
         rows.append(tiles)
-    save(sheet(rows, ("two photographs", "one class", "", "the other", "", "difference"), 215), "classes.webp")
+    save(sheet(rows, ("two photographs", "one class", "", "the other", "", "difference"), 215, 21), "classes.webp")
 
 
 def difference(first: int, second: int) -> Callable[[Tensor], Tensor]:
@@ -215,7 +215,7 @@ def biases(model: ierf.VisionModel) -> None:
             tiles.append(Tile(cells(scene, values.numpy()), (f"{100 * arrived:.0f} % arrives", f"half on {pixels} px")))
         rows.append(tiles)
     print(f"the corners are {percent(4 * CORNER**2 / values.numel())} of the pixels")
-    save(sheet(rows, ("photograph", "norm", "uniform", "drop"), 300), "bias.webp")
+    save(sheet(rows, ("photograph", "norm", "uniform", "drop"), 300, 22), "bias.webp")
 
 
 def negative_share(values: Tensor) -> float:
@@ -236,11 +236,11 @@ def ierfs(model: ierf.VisionModel) -> None:
         for field in strongest(explanation).values():
             where, lit = pair(explanation, field)
             size = " x ".join(map(str, field.map_shape))
-            tiles.append(Tile(where, (f"{field.position} of {size}", f"{percent(field.share)} of the evidence")))
+            tiles.append(Tile(where, (f"{field.position} of {size}", f"{percent(field.share)} of evidence")))
             tiles.append(Tile(lit, ("its iERF", f"half on {pixels_for_half(field.ierf)} px")))
         rows.append(tiles)
     headings = [h for layer in strongest(explanation) for h in (layer, "")]
-    save(sheet(rows, headings, 215), "ierfs.webp")
+    save(sheet(rows, headings, 215, 21), "ierfs.webp")
 
 
 def strangers(model: ierf.VisionModel, names: Sequence[str], file: str) -> None:
@@ -254,7 +254,7 @@ def strangers(model: ierf.VisionModel, names: Sequence[str], file: str) -> None:
             words = (f"sum {float(explanation.maps[index][resolution].double().sum()):.2f}",)
             tiles.append(Tile(evidence(explanation, index, resolution), words))
         rows.append(tiles)
-    save(sheet(rows, ("photograph", "low", "high", "input"), 260), file)
+    save(sheet(rows, ("photograph", "low", "high", "input"), 260, 18), file)
 
 
 def predictions(model: ierf.VisionModel, names: Sequence[str]) -> Iterator[str]:

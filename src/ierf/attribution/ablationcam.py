@@ -27,7 +27,7 @@ def ablationcam(
 ) -> Float[Tensor, "N h w"]:
     """`ReLU(Σ_k w_k A^k)`, `w_k = (y − y_k) / |y|`, `y_k` = y with channel k of A set to zero.
 
-    Desai & Ramaswamy, WACV 2020, Eq. 3–4. The paper divides by y, which is positive for the classes it explains; |y|
+    Desai & Ramaswamy, WACV 2020. The paper divides by y, which is positive for the classes it explains; |y|
     keeps the meaning of the sign for the others. No gradients; one forward pass per channel.
 
     Args:

@@ -55,10 +55,10 @@ def fullgrad(
     psi: Psi = "rescaled",
     at_once: int = 16,
 ) -> Float[Tensor, "N H W"]:
-    """`Σ_channels ψ(x ⊙ ∂y/∂x) + Σ_layers Σ_channels ψ(b ⊙ ∂y/∂b)` (Srinivas & Fleuret, arXiv 1905.00780, Eq. 5).
+    """`Σ_channels ψ(x ⊙ ∂y/∂x) + Σ_layers Σ_channels ψ(b ⊙ ∂y/∂b)` (Srinivas & Fleuret, arXiv 1905.00780).
 
     Every bias counts: of convolutions and linear layers, the implicit one of batch-norm (β − γ μ / σ), and of any other
-    operation `f` that of its linearisation, `f(a) − f'(a) a` (their Sec. 3.2; zero for ReLU).
+    operation `f` that of its linearisation, `f(a) − f'(a) a` (zero for ReLU).
 
     Args:
         psi: "rescaled" is the paper's `ψ`: absolute values, brought to [0, 1] within the sample and layer, scaled up

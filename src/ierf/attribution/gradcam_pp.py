@@ -18,7 +18,7 @@ def gradcam_pp(
 ) -> Float[Tensor, "N h w"]:
     """`ReLU(Σ_k w_k A^k)`, `w_k = Σ_ij α_ij ReLU(g_ij)`, `α_ij = g_ij² / (2 g_ij² + Σ_ab A_ab g_ij³)`, `g = ∂y/∂A`.
 
-    Chattopadhyay et al., arXiv 1710.11063, Eq. 6, 10 and 19: the score is exp y, whose derivatives are exp(y) gⁿ. Its
+    Chattopadhyay et al., arXiv 1710.11063: the score is exp y, whose derivatives are exp(y) gⁿ. Its
     factor exp(y), the same for the whole map of a sample, is left out. Computed as `α = 1 / (2 + g Σ A)`,
     which is the same and does not underflow.
 

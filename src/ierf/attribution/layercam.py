@@ -16,7 +16,7 @@ def layercam(
     *,
     encoder: str | None = None,
 ) -> Float[Tensor, "N h w"]:
-    """`ReLU(Σ_k ReLU(∂y/∂A_ij^k) A_ij^k)` (Jiang et al., IEEE TIP 2021, Eq. 5–6).
+    """`ReLU(Σ_k ReLU(∂y/∂A_ij^k) A_ij^k)` (Jiang et al., IEEE TIP 2021).
 
     `A` is the encoder output for resolution "low" and "input" (scaled up), the output of the layer at "high", or of
     the layer that `resolution` names. encoder: the layer to take as the encoder output; None finds it.

@@ -25,7 +25,7 @@ def lrp_zplus(
 ) -> Float[Tensor, "N h w"]:
     """`R_i = Σ_j (a_i w_ij)⁺ / Σ_i' (a_i' w_i'j)⁺ R_j` from the logit to the pixels, where the w² rule takes over.
 
-    Montavon et al., arXiv 1512.02479, Eq. 12 and 10; batch-norm is folded into the layer before it. The map at every
+    Montavon et al., arXiv 1512.02479; batch-norm is folded into the layer before it. The map at every
     layer sums to the logit, but for outputs that only their bias makes (nothing speaks for them, so nothing inherits)
     and zero-padding before the first layer. See `ierf.rules.zplus` for all operations.
 

@@ -16,7 +16,7 @@ def xgradcam(
     *,
     encoder: str | None = None,
 ) -> Float[Tensor, "N h w"]:
-    """`ReLU(Σ_k α_k A^k)`, `α_k = Σ_ij (A_ij^k / Σ_ab A_ab^k) ∂y/∂A_ij^k` (Fu et al., arXiv 2008.02312, Eq. 8).
+    """`ReLU(Σ_k α_k A^k)`, `α_k = Σ_ij (A_ij^k / Σ_ab A_ab^k) ∂y/∂A_ij^k` (Fu et al., arXiv 2008.02312).
 
     A channel whose activations sum to 0 has no weight.
 

@@ -2,14 +2,14 @@
 
 An operation `z_j = Σ_i w_ij a_i + b_j` hands the relevance of its output to what speaks for it:
 
-    R_i = Σ_j (a_i w_ij)⁺ / Σ_i' (a_i' w_i'j)⁺ R_j          (Montavon et al., arXiv 1512.02479, Eq. 12)
+    R_i = Σ_j (a_i w_ij)⁺ / Σ_i' (a_i' w_i'j)⁺ R_j          (Montavon et al., arXiv 1512.02479)
 
 with `(a w)⁺` in place of `a w⁺`, so that negative inputs are allowed (the αβ rule with α = 1, β = 0; Bach et al., PLoS
 ONE 2015, Eq. 60). Biases receive nothing, hence `Σ_i R_i = Σ_j R_j` wherever anything speaks for `z_j`. Relevance is
 carried as the gradient `g` with `R = a ⊙ g`.
 
 convolution, linear           z⁺; a batch-norm that follows is folded into the weights
-the first of them             w²: `R_i = Σ_j w_ij² / Σ_i' w_i'j² R_j` (arXiv 1512.02479, Eq. 10), which asks nothing of
+the first of them             w²: `R_i = Σ_j w_ij² / Σ_i' w_i'j² R_j` (same paper), which asks nothing of
                               the pixels (their z^B rule needs to know the darkest and brightest); `g` is R itself here
 sum of two activations        z⁺
 activation                    R stays where it is
