@@ -10,7 +10,21 @@ from ierf.report.figures import signed
 ROUNDING = 1e-4
 """Of the whole relevance: less than that is no leak."""
 
-METHOD_NAMES = {"srd": "Sharing Ratio Decomposition", "gradient_x_input": "gradient × input", "gradcam": "Grad-CAM"}
+METHOD_NAMES = {
+    "srd": "Sharing Ratio Decomposition",
+    "gradient_x_input": "gradient × input",
+    "guided_backprop": "guided backpropagation",
+    "smoothgrad": "SmoothGrad",
+    "fullgrad": "FullGrad",
+    "lrp_zplus": "LRP-z⁺",
+    "gradcam": "Grad-CAM",
+    "gradcam_pp": "Grad-CAM++",
+    "xgradcam": "XGrad-CAM",
+    "scorecam": "Score-CAM",
+    "ablationcam": "Ablation-CAM",
+    "layercam": "Layer-CAM",
+    "kernel_shap": "KernelSHAP",
+}
 
 HOW_TO_READ = (
     "Warm colours mark evidence for the class, cool colours evidence against it, and where the photograph stays "
