@@ -3,7 +3,7 @@
 The floor. A forward pass and a gradient by the pixels are two passes of matrix products, F each. SRD makes the same
 two; its rules add a few reads of each activation. `bias="norm"` adds the products of every convolution with several
 taps once more: 0.45 F for a ResNet-50, so 1.22 in all. iERFs of P positions would be P backward passes, at least P/2 of
-"P gradients"; by stencils they are a dozen, whatever P is.
+"P gradients"; by stencils they are some ten to twenty, whatever P is.
 """
 
 from collections.abc import Callable, Iterator, Sequence

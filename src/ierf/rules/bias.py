@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from ierf.rules.contributions import contribution_norms
-from ierf.rules.primitives import Backward, inner, over_square, through
+from ierf.rules.primitives import Backward, inner, over_square, square_norm, through
 from ierf.rules.window import Window
 
 
@@ -70,6 +70,13 @@ class Affine:
         return self.window.scatter(shares * e, tuple(self.a.shape[2:]))
 
 
+def projected(x: Tensor, vector: Tensor, axis: int) -> Tensor:
+    """`⟨x_i, vector⟩` over the channels, the axis kept; channels in front need no copy to be multiplied."""
+    if axis == 1 and x.ndim > 2:
+        return torch.matmul(vector, x.flatten(2)).reshape(len(x), 1, *x.shape[2:])
+    return torch.matmul(x.movedim(axis, -1), vector).unsqueeze(axis)
+
+
 def along(vector: Tensor, axis: int, ndim: int) -> Tensor:
     """A vector of channels, shaped to broadcast along `axis`."""
     return vector.view([-1 if i == axis else 1 for i in range(ndim)])
@@ -89,7 +96,7 @@ class _BiasShare(Function):
         if grad is None or affine.backward.plain:
             return grad, None, None
         assert affine.bias is not None
-        e = torch.tensordot(grad.movedim(affine.axis, -1), affine.bias, 1).unsqueeze(affine.axis)
+        e = projected(grad, affine.bias, affine.axis)
         return grad, _injected(ctx.saved_tensors[0], affine.inherit(e), affine.axis), None
 
 
@@ -116,4 +123,4 @@ def own_shift(z: Tensor, x: Tensor, shift: Tensor, axis: int, backward: Backward
 
 def _injected(a: Tensor, relevance: Tensor, axis: int) -> Tensor:
     """The gradient that adds a scalar relevance to each PFV of `a`."""
-    return a * over_square(relevance, inner(a, a, axis))
+    return a * over_square(relevance, square_norm(a, axis))

@@ -27,11 +27,11 @@ def contribution_norms(a: Tensor, weight: Tensor, window: Window) -> Tensor:
     if set(window.stride) == {1}:
         rows = a.flatten(2).transpose(1, 2).reshape(1, -1, channels)
         kernels = _kernels(weight, window).flatten(0, 1).unsqueeze(0)
-        squares = _squares(rows, kernels, window.groups, window.taps)
-        return window.gather(_root(squares).view(n, prod(size), window.taps).mT.reshape(n, window.taps, *size))
-    squares = _squares(window.patches(a), _kernels(weight, window), window.groups, 1)
+        norms = _norms(rows, kernels, window.groups, window.taps)
+        return window.gather(norms.view(n, prod(size), window.taps).mT.reshape(n, window.taps, *size))
+    norms = _norms(window.patches(a), _kernels(weight, window), window.groups, 1)
     out = window.output_size(tuple(s + 2 * p for s, p in zip(size, window.padding, strict=True)))
-    return _root(squares).view(window.taps, n, *out).transpose(0, 1)
+    return norms.view(window.taps, n, *out).transpose(0, 1)
 
 
 def _kernels(weight: Tensor, window: Window) -> Tensor:
@@ -39,8 +39,8 @@ def _kernels(weight: Tensor, window: Window) -> Tensor:
     return weight.flatten(2).permute(2, 0, 1)
 
 
-def _squares(rows: Tensor, kernels: Tensor, groups: int, taps: int) -> Tensor:
-    """Σ over output channels of `(W a)²`, with the positions in rows.
+def _norms(rows: Tensor, kernels: Tensor, groups: int, taps: int) -> Tensor:
+    """`‖W a‖` over all output channels, with the positions in rows.
 
     rows: (B, M, C_in). kernels: (B, taps · C_out, C_in / groups), tap by tap. Returns (B, M, taps).
     """
@@ -48,12 +48,12 @@ def _squares(rows: Tensor, kernels: Tensor, groups: int, taps: int) -> Tensor:
     per_group = kernels.reshape(b, taps, groups, -1, kernels.shape[-1]).transpose(1, 2)
     matrices = per_group.reshape(b, groups, -1, kernels.shape[-1]).mT
     at_once = max(1, _CHUNK.get(rows.device.type, _CHUNK_ELSEWHERE) // (b * kernels.shape[1]))
-    squares = []
+    norms = []
     for some in torch.split(rows, at_once, 1):
         grouped = some.reshape(b, some.shape[1], groups, -1).transpose(1, 2)
         products = (grouped @ matrices).reshape(b, groups, some.shape[1], taps, -1)
-        squares.append(products.square().sum(-1).sum(1))
-    return torch.cat(squares, 1)
+        norms.append(torch.linalg.vector_norm(torch.linalg.vector_norm(products, dim=-1), dim=1))
+    return torch.cat(norms, 1)
 
 
 def _squares_by_gram(a: Tensor, weight: Tensor, window: Window) -> Tensor:

@@ -121,7 +121,9 @@ def map_tensors(function: Callable[[Tensor], Any], item: Any) -> Any:
         return function(item)
     if isinstance(item, tuple):
         mapped = [map_tensors(function, part) for part in item]
-        return type(item)(*mapped) if hasattr(item, "_fields") else tuple(mapped)
+        if hasattr(item, "_fields"):
+            return type(item)(*mapped)
+        return tuple(mapped) if type(item) is tuple else type(item)(mapped)  # type: ignore[call-arg]
     if isinstance(item, list):
         return [map_tensors(function, part) for part in item]
     if isinstance(item, dict):

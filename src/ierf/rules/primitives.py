@@ -132,6 +132,11 @@ def inner(x: Tensor, y: Tensor, axis: int) -> Tensor:
     return (x * y).sum(axis, keepdim=True)
 
 
+def square_norm(x: Tensor, axis: int) -> Tensor:
+    """`‖x‖²` over the channels, the axis kept."""
+    return x.square().sum(axis, keepdim=True)
+
+
 def over_square(scalar: Tensor, norm2: Tensor) -> Tensor:
     """`scalar / ‖v‖²`, zero where `v` vanishes: `‖v‖ ≤ eps · max ‖v‖` over the sample's positions.
 

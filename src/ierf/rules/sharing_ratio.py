@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 from torch.autograd import Function
 
-from ierf.rules.primitives import Backward, gradient_of, inner, over_square, through
+from ierf.rules.primitives import Backward, gradient_of, inner, over_square, square_norm, through
 
 
 class _SharingRatio(Function):
@@ -33,7 +33,7 @@ class _SharingRatio(Function):
         v, a = ctx.saved_tensors
         if ctx.switch.plain:
             return gradient_of(ctx.activation, v, grad), None, None, None
-        cotangent = v * over_square(inner(a, grad, ctx.axis), inner(v, v, ctx.axis))
+        cotangent = v * over_square(inner(a, grad, ctx.axis), square_norm(v, ctx.axis))
         return cotangent, None, None, None
 
 
@@ -48,7 +48,7 @@ def as_cotangent(relevance: Tensor, pfvs: Tensor, axis: int) -> Tensor:
     `relevance` has the shape of `pfvs` without `axis`; leading batch axes more are allowed.
     """
     relevance = relevance.unsqueeze(axis + relevance.ndim - pfvs.ndim + 1)
-    return pfvs * over_square(relevance, inner(pfvs, pfvs, axis))
+    return pfvs * over_square(relevance, square_norm(pfvs, axis))
 
 
 def as_relevance(gradient: Tensor, pfvs: Tensor, axis: int) -> Tensor:
