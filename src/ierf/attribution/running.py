@@ -40,9 +40,10 @@ def as_batch(model: VisionModel, x: Tensor) -> Float[Tensor, "N 3 H W"]:
         raise IerfError(
             f"expected a float tensor of pixels (N, C, H, W), got {got}; VisionModel.prepare makes one of a photograph"
         )
+    if x.ndim > 3:
+        return x
     kinds = {type(module) for module in model.net.modules()}
-    sequences = nn.Conv1d in kinds and nn.Conv2d not in kinds
-    return x[None] if x.ndim == 3 and not sequences else x
+    return x if nn.Conv1d in kinds and nn.Conv2d not in kinds else x[None]
 
 
 def _usable_weights(model: VisionModel) -> dict[str, Tensor]:

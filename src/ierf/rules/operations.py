@@ -123,7 +123,7 @@ def map_tensors(function: Callable[[Tensor], Any], item: Any) -> Any:
         mapped = [map_tensors(function, part) for part in item]
         if hasattr(item, "_fields"):
             return type(item)(*mapped)
-        return tuple(mapped) if type(item) is tuple else type(item)(mapped)  # type: ignore[call-arg]
+        return tuple(mapped) if type(item) is tuple else type(item)(mapped)
     if isinstance(item, list):
         return [map_tensors(function, part) for part in item]
     if isinstance(item, dict):
