@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from ierf.rules.bias import along
 from ierf.rules.mode import Call
@@ -14,16 +15,19 @@ from ierf.rules.srd.affine import BiasMode, shifted
 def batch_norm(mode: BiasMode, call: Call) -> Tensor:
     given = call.given("input", "running_mean", "running_var", "weight", "bias", "training", "momentum", "eps")
     x, mean, var = given["input"], given.get("running_mean"), given.get("running_var")
+    weight, bias = (None if given.get(name) is None else given[name].detach() for name in ("weight", "bias"))
+    eps = given.get("eps", 1e-5)
     if mean is None or var is None:
         axes = [i for i in range(x.ndim) if i != 1]
         mean = constant(x.mean(axes), call.backward)
         var = constant(x.var(axes, correction=0), call.backward)
-    scale = (var + given.get("eps", 1e-5)).rsqrt()
-    if given.get("weight") is not None:
-        scale = scale * given["weight"].detach()
-    shift = -mean * scale if given.get("bias") is None else given["bias"].detach() - mean * scale
+    scale = (var + eps).rsqrt() if weight is None else (var + eps).rsqrt() * weight
+    shift = -mean * scale if bias is None else bias - mean * scale
     along_channels = [-1 if i == 1 else 1 for i in range(x.ndim)]
-    z = torch.addcmul(shift.view(along_channels), x, scale.view(along_channels))
+    if mean.requires_grad:
+        z = torch.addcmul(shift.view(along_channels), x, scale.view(along_channels))
+    else:
+        z = F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
     node = call.node_of(x)
     if node is None or node.affine is None or node.affine.axis != 1 or call.name != "batch_norm":
         return shifted(mode, call, z, x, shift.view(along_channels))
