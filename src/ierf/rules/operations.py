@@ -5,7 +5,7 @@ Rules are chosen by the operation that runs, never by the class of the module th
 """
 
 import inspect
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -104,15 +104,17 @@ def without_inplace_flag(
     return bound.args, bound.kwargs, True
 
 
-def tensors_in(*collections: Any) -> Iterator[Tensor]:
+def tensors_in(*collections: Any) -> list[Tensor]:
     """Every tensor in nested tuples, lists and dictionaries."""
+    found: list[Tensor] = []
     for item in collections:
         if isinstance(item, Tensor):
-            yield item
+            found.append(item)
         elif isinstance(item, tuple | list):
-            yield from tensors_in(*item)
-        elif isinstance(item, Mapping):
-            yield from tensors_in(*item.values())
+            found += tensors_in(*item)
+        elif isinstance(item, dict):
+            found += tensors_in(*item.values())
+    return found
 
 
 def map_tensors(function: Callable[[Tensor], Any], item: Any) -> Any:
