@@ -186,9 +186,10 @@ def test_guided_backpropagation_needs_a_rectifier() -> None:
 # --- targets at a layer ---------------------------------------------------------------------------------------------
 
 AT_A_LAYER = ["gradient", "gradient_x_input", "integrated_gradients", "smoothgrad", "guided_backprop", "kernel_shap"]
+BY_RULES = ["attnlrp", "cp_lrp"]
 
 
-@pytest.mark.parametrize("method", AT_A_LAYER)
+@pytest.mark.parametrize("method", AT_A_LAYER + BY_RULES)
 def test_a_channel_and_a_direction_are_logits_of_a_network_that_ends_there(net: Encoder, method: str) -> None:
     """Σ_i ⟨a_i, d⟩ as the one logit of a network made for it."""
     x = pictures()
@@ -523,6 +524,8 @@ QUICK: dict[str, dict[str, Any]] = {
     "smoothgrad": {"samples": 5, "at_once": 7},
     "fullgrad": {"at_once": 2},
     "lrp_zplus": {},
+    "attnlrp": {},
+    "cp_lrp": {"conv_gamma": 0.25},
     "gradcam": {},
     "gradcam_pp": {},
     "scorecam": {"at_once": 7},
@@ -604,7 +607,7 @@ def test_a_dead_network_gives_finite_maps(net: Encoder, method: str) -> None:
     assert ierf.attribute(net, pictures(), 1, method, **QUICK[method]).isfinite().all()
 
 
-@pytest.mark.parametrize("method", [m for m in QUICK if m not in (*AT_A_LAYER, "random")])
+@pytest.mark.parametrize("method", [m for m in QUICK if m not in (*AT_A_LAYER, *BY_RULES, "random")])
 def test_methods_of_logits_say_so(net: Encoder, method: str) -> None:
     with pytest.raises(IerfError, match="explains logits, not a Channel"):
         ierf.attribute(net, pictures(), Channel("last", 0), method, **QUICK[method])
@@ -617,7 +620,7 @@ def test_methods_of_numbers_say_so(net: Encoder, method: str) -> None:
             ierf.attribute(net, pictures(), target, method, **QUICK[method])
 
 
-@pytest.mark.parametrize("method", [m for m in QUICK if m not in (*CAMS, "lrp_zplus")])
+@pytest.mark.parametrize("method", [m for m in QUICK if m not in (*CAMS, *BY_RULES, "lrp_zplus")])
 def test_methods_of_pixels_say_so(net: Encoder, method: str) -> None:
     with pytest.raises(IerfError, match="resolution is 'input'"):
         ierf.attribute(net, pictures(), 1, method, "low", **QUICK[method])

@@ -9,6 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ierf.attribution.ablationcam import ablationcam
+from ierf.attribution.attnlrp import attnlrp, cp_lrp
 from ierf.attribution.fullgrad import fullgrad
 from ierf.attribution.gradcam import gradcam
 from ierf.attribution.gradcam_pp import gradcam_pp
@@ -32,6 +33,8 @@ Method = Callable[..., Tensor]
 
 METHODS: Mapping[str, Method] = {
     "srd": srd,
+    "attnlrp": attnlrp,
+    "cp_lrp": cp_lrp,
     "gradient": gradient,
     "gradient_x_input": gradient_x_input,
     "guided_backprop": guided_backprop,

@@ -2,16 +2,17 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ierf.attribution.srd import SRDPass, srd_pass
+from ierf.attribution.passes import RULES, RelevancePass, relevance_pass
+from ierf.attribution.recorded import RecordedPass
 from ierf.attribution.targets import Relevance, Target
 from ierf.errors import IerfError
 from ierf.model import VisionModel, as_vision_model
-from ierf.rules import Place, SRDRules
+from ierf.rules import Place
 
 
 @dataclass(frozen=True)
@@ -82,41 +83,49 @@ def check_conservation(
     layer: str | None = None,
     *,
     target: Target = None,
-    bias: Literal["norm", "uniform", "drop"] = "norm",
-    unknown: Literal["raise", "gradient"] = "raise",
+    **options: Any,
 ) -> Ledger:
-    """Follow relevance from the encoder output (or `layer`) to the pixels and account for every loss.
+    """Follow relevance from where it starts to the pixels and account for every loss.
 
-    Σ_p R_p = Σ_i R_i^L holds to rounding for `bias="norm"`; what does not arrive is named by layer and operation.
+    SRD starts at the encoder output, and `Σ_p R_p = Σ_i R_i^L` holds to rounding for `bias="norm"`. AttnLRP and CP-LRP
+    start at the logit; biases, added constants and (AttnLRP) the softmax keep a part. What does not arrive is named by
+    layer and operation.
 
     Args:
-        layer: start here, with relevance 1 spread evenly over each sample's positions, instead of at the class's
-            relevance at the encoder output.
+        method: "srd", "attnlrp" or "cp_lrp".
+        layer: start here, with relevance 1 spread evenly over each sample's positions, instead of at the class.
+        options: of the rules: bias (SRD), conv_gamma and linear_gamma (AttnLRP, CP-LRP), unknown.
     """
-    if method != "srd":
-        raise IerfError(f"the ledger follows method 'srd'; {method!r} does not claim to conserve relevance")
-    with srd_pass(as_vision_model(model), x, SRDRules(bias, unknown), metered=True) as run:
+    if method not in RULES:
+        raise IerfError(f"the ledger follows {', '.join(RULES)}; {method!r} does not claim to conserve relevance")
+    with relevance_pass(as_vision_model(model), x, method, options, metered=True) as run:
         if layer is None:
-            start, relevance = run.start(target, "clamped")
-        else:
-            entry = run.tape.nodes[run.layer(layer)]
-            even = entry.tensor.new_ones(len(entry.tensor), *entry.map_shape) / entry.positions
-            start, relevance = run.start(Relevance(layer, even), "raw")
-        return ledger(run, start, relevance)
+            return ledger(run, *run.start(target))
+        even = _evenly(run, layer)
+        return ledger(run, *run.start(even), asked=float(even.map.sum()))
 
 
-def ledger(run: SRDPass, start: int, relevance: Tensor) -> Ledger:
-    """The account of one backward pass of `relevance` from the node `start`; the pass must be a metered one."""
+def ledger(run: RecordedPass, start: int, gradient: Tensor, asked: float | None = None) -> Ledger:
+    """The account of one backward pass of `gradient` from the node `start`; the pass must be a metered one.
+
+    asked: the relevance wanted at the start, where dead PFVs may not carry all of it.
+    """
     stages = [k for k in run.tape.cuts(start) if k < start and run.tape.nodes[k].is_map]
     with run.backward.measuring() as leaks:
-        maps = run.carry(start, relevance, stages)
-    sums = [float(m.double().sum()) for m in (*maps, relevance)]
+        maps = run.carry(start, gradient, [*stages, start])
+    sums = [float(m.double().sum()) for m in maps]
+    sums[-1] = sums[-1] if asked is None else asked
     ends = [*stages, start]
     entries = [
         Entry(run.tape.describe(after), arrived, left, _leaks_between(leaks, before, after))
         for before, after, left, arrived in zip(ends[:-1], ends[1:], sums[:-1], sums[1:], strict=True)
     ]
     return Ledger(run.tape.describe(start), tuple(reversed(entries)))
+
+
+def _evenly(run: RelevancePass, layer: str) -> Relevance:
+    entry = run.tape.nodes[run.layer(layer)]
+    return Relevance(layer, entry.tensor.new_ones(len(entry.tensor), *entry.map_shape) / entry.positions)
 
 
 def _leaks_between(leaks: dict[Place, float], before: int, after: int) -> tuple[Leak, ...]:

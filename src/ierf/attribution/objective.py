@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ierf.attribution.recorded import RecordedPass
 from ierf.attribution.running import Forward, running
-from ierf.attribution.srd import class_indices, logit_weights, reading
+from ierf.attribution.starts import class_indices, logit_weights, reading
 from ierf.attribution.targets import PFV, Channel, Direction, Logit, Relevance, Target
 from ierf.errors import IerfError
 from ierf.model import VisionModel

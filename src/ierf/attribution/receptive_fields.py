@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ierf.attribution.srd import SRDPass, check_positions, srd_pass
+from ierf.attribution.srd import SRDPass, srd_pass
+from ierf.attribution.starts import check_positions
 from ierf.attribution.stencils import fields_by_stencils, stretches, worth
 from ierf.attribution.targets import Position
 from ierf.errors import IerfError
@@ -67,7 +68,7 @@ def _fields(
         for i, group in enumerate(members):
             here: tuple[Any, ...] = (i, slice(None), *wanted[group].unbind(1))
             relevance[here] = 1
-        (maps,) = run.carry(node, relevance, [0])
+        (maps,) = run.carry(node, run.cotangent(node, relevance), [0])
         for shared, group in zip(maps, members, strict=True):
             for p in group:
                 window: tuple[Any, ...] = tuple(slice(low, high) for low, high in windows[p].tolist())

@@ -1,19 +1,21 @@
 """A forward pass that was recorded, and where in it a resolution or a layer is."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+import torch
 from torch import Tensor
 
 from ierf.errors import IerfError, UnknownNameError
-from ierf.rules import Backward, Tape
+from ierf.rules import Backward, Tape, as_cotangent, as_relevance
 
 _AFFINE = ("linear", "addmm", "conv1d", "conv2d", "conv3d")
 
 
 @dataclass(eq=False)
 class RecordedPass:
-    """One forward pass on its tape, whose nodes are found by resolution or by the layer's name."""
+    """One forward pass on its tape, ready to be walked back from anywhere to anywhere upstream."""
 
     tape: Tape
     backward: Backward
@@ -75,3 +77,36 @@ class RecordedPass:
 
     def pfvs(self, node: int) -> Tensor:
         return self.tape.nodes[node].tensor.detach()
+
+    def cotangent(self, node: int, relevance: Tensor) -> Tensor:
+        """The gradient at a node that carries one relevance per position, (N, H, W) or (B, N, H, W)."""
+        return as_cotangent(relevance, self.pfvs(node), self.tape.nodes[node].axis)
+
+    def carry(self, start: int, gradient: Tensor, stops: Sequence[int]) -> list[Tensor]:
+        """The relevance that `gradient` at `start` brings to each position of the maps of `stops`."""
+        gradients = self.back(start, gradient, stops)
+        nodes = self.tape.nodes
+        return [as_relevance(g, self.pfvs(k), nodes[k].axis) for k, g in zip(stops, gradients, strict=True)]
+
+    def back(self, start: int, gradient: Tensor, stops: Sequence[int]) -> list[Tensor]:
+        """The gradients at `stops`, by the rules of this pass; `R = a ⊙ g`.
+
+        `gradient` has the shape of the tensor at `start`, with one axis more in front for a batch of backward passes.
+        """
+        output, sources = self.tape.settle(start), [self._source(stop, start) for stop in stops]
+
+        def vjp(cotangent: Tensor) -> tuple[Tensor | None, ...]:
+            return torch.autograd.grad(output, sources, cotangent, retain_graph=True, allow_unused=True)
+
+        found = torch.func.vmap(vjp)(gradient) if gradient.ndim > output.ndim else vjp(gradient)
+        for stop, at_stop in zip(stops, found, strict=True):
+            if at_stop is None:
+                raise IerfError(
+                    f"{self.tape.describe(stop)!r} does not lie between the pixels and {self.tape.describe(start)!r}, "
+                    "so no relevance reaches it"
+                )
+        return [g for g in found if g is not None]
+
+    def _source(self, stop: int, start: int) -> Tensor:
+        """The tensor to differentiate by; a backward pass that stops where it starts needs the very same one."""
+        return self.tape.settle(stop) if stop == start else self.tape.nodes[stop].tensor

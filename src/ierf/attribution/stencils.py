@@ -123,7 +123,7 @@ def stencil(run: SRDPass, stretch: Stretch) -> Tensor:
         comb: tuple[Any, ...] = (..., *(slice(o, None, step) for o, step in zip(offset, spacing, strict=True)))
         relevance = ratios.new_zeros(n, *stretch.positions)
         relevance[comb] = 1
-        (carried,) = run.carry(stretch.after, relevance, [stretch.before])
+        (carried,) = run.carry(stretch.after, run.cotangent(stretch.after, relevance), [stretch.before])
         ratios[comb] = stretch.read(carried)[comb]
     return ratios
 

@@ -8,7 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ierf.attribution.srd import SRDPass, one_hot
+from ierf.attribution.recorded import RecordedPass
+from ierf.attribution.starts import one_hot
 from ierf.attribution.targets import PFV, Position
 
 _NO_FEATURES = ("pad", "dropout")
@@ -26,7 +27,7 @@ class RelevantPFV:
     """Its relevance as a share of the layer's positive relevance."""
 
 
-def layers_over_depth(run: SRDPass, start: int, count: int = 3) -> list[str]:
+def layers_over_depth(run: RecordedPass, start: int, count: int = 3) -> list[str]:
     """The last layer of each of the `count` coarsest scales up to the node `start`, in the order of the network.
 
     Only layers that every path passes and that have more than one position. Sizes within a factor of about √2 of a
@@ -46,18 +47,18 @@ def layers_over_depth(run: SRDPass, start: int, count: int = 3) -> list[str]:
 
 
 def strongest_pfvs(
-    run: SRDPass, start: int, relevance: Float[Tensor, "1 H W"], layers: Sequence[str], count: int = 3
+    run: RecordedPass, start: int, gradient: Float[Tensor, "1 ..."], layers: Sequence[str], count: int = 3
 ) -> list[RelevantPFV]:
     """The PFVs with the most positive relevance: up to `count` of each layer, no two of a layer side by side.
 
-    One backward pass serves all layers. `relevance` is that of one sample at the node `start`.
+    One backward pass serves all layers. `gradient` carries that of one sample at the node `start`.
     """
-    maps = run.carry(start, relevance, [run.layer(layer) for layer in layers])
+    maps = run.carry(start, gradient, [run.layer(layer) for layer in layers])
     return [pfv for layer, values in zip(layers, maps, strict=True) for pfv in _peaks(layer, values[0], count)]
 
 
 def relevant_pfvs(
-    run: SRDPass, start: int, relevance: Float[Tensor, "1 H W"], pfvs: Sequence[PFV]
+    run: RecordedPass, start: int, gradient: Float[Tensor, "1 ..."], pfvs: Sequence[PFV]
 ) -> list[RelevantPFV]:
     """What given PFVs, at one position each, are worth. Raises `IerfError` for a position outside its layer's map."""
     nodes = [run.layer(pfv.layer) for pfv in pfvs]
@@ -65,7 +66,7 @@ def relevant_pfvs(
         one_hot(pfv.position, (1, *run.tape.nodes[node].map_shape), pfv.layer)[0]
         for node, pfv in zip(nodes, pfvs, strict=True)
     ]
-    maps = run.carry(start, relevance, nodes)
+    maps = run.carry(start, gradient, nodes)
     return [
         _worth(pfv.layer, values[0], tuple(where.nonzero()[0].tolist()))
         for pfv, values, where in zip(pfvs, maps, hot, strict=True)

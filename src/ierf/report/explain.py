@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from ierf.attribution import Ledger, attribute
 from ierf.attribution.attribute import METHODS, check_options
 from ierf.attribution.conservation import ledger
-from ierf.attribution.srd import Head, SRDPass, one_hot, srd_pass
+from ierf.attribution.srd import Head, SRDPass, srd_pass
+from ierf.attribution.starts import one_hot
 from ierf.attribution.strongest import RelevantPFV, layers_over_depth, relevant_pfvs, strongest_pfvs
 from ierf.attribution.targets import PFV
 from ierf.errors import IerfError, UnknownNameError
@@ -132,12 +133,12 @@ def _by_srd(
             index: {name: _only(m) for name, m in zip(resolutions, run.carry(*start, stops), strict=True)}
             for index, start in starts.items()
         }
-        node, relevance = next(iter(starts.values()))
+        node, gradient = next(iter(starts.values()))
         if pfvs is None:
-            found = strongest_pfvs(run, node, relevance, layers_over_depth(run, node))
+            found = strongest_pfvs(run, node, gradient, layers_over_depth(run, node))
         else:
-            found = relevant_pfvs(run, node, relevance, pfvs)
-        return logits, maps, _fields(run, found), ledger(run, node, relevance)
+            found = relevant_pfvs(run, node, gradient, pfvs)
+        return logits, maps, _fields(run, found), ledger(run, node, gradient)
 
 
 def _by_attribution(
@@ -179,7 +180,7 @@ def _fields_of_layer(run: SRDPass, layer: str, pfvs: Sequence[RelevantPFV]) -> l
     node = run.layer(layer)
     shape = run.tape.nodes[node].map_shape
     hot = torch.stack([one_hot(pfv.position, (1, *shape), layer) for pfv in pfvs])
-    (ierfs,) = run.carry(node, hot.to(run.pfvs(node)), [0])
+    (ierfs,) = run.carry(node, run.cotangent(node, hot.to(run.pfvs(node))), [0])
     return [PFVField(pfv, shape, _only(ierf)) for pfv, ierf in zip(pfvs, ierfs, strict=True)]
 
 

@@ -17,10 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
+from torch.nn import functional as F
 
 from ierf.rules.contributions import contribution_norms
 from ierf.rules.primitives import Backward, inner, over_square, square_norm, through
-from ierf.rules.window import Window
+from ierf.rules.window import CONVOLUTION, Window
 
 
 @dataclass(frozen=True)
@@ -54,13 +55,24 @@ class Affine:
         """The part of each tap in an output position's bias, `(N, taps, *out)`; sums to 1, or 0 where no input acts."""
         assert self.window is not None
         if self.mode == "norm":
-            kernel = self.weight if self.scale is None else self.weight * along(self.scale, 0, self.weight.ndim)
-            weight = contribution_norms(self.a, kernel, self.window)
+            weight = contribution_norms(self.a, self.kernel, self.window)
         else:
             inside = torch.ones_like(self.a[:1, :1]).expand(1, self.window.taps, *self.a.shape[2:])
             weight = self.window.gather(inside)
         total = weight.sum(1, keepdim=True)
         return weight / total.masked_fill(total == 0, torch.inf)
+
+    @property
+    def kernel(self) -> Tensor:
+        """The weight, times what a batch-norm multiplies it by."""
+        return self.weight if self.scale is None else self.weight * along(self.scale, 0, self.weight.ndim)
+
+    def apply(self, a: Tensor, kernel: Tensor) -> Tensor:
+        """This operation with another kernel, and without the bias."""
+        if self.window is None:
+            return F.linear(a, kernel)
+        w = self.window
+        return CONVOLUTION[len(w.kernel)](a, kernel, None, w.stride, w.padding, w.dilation, w.groups)
 
     def inherit(self, e: Tensor) -> Tensor:
         """The relevance `e` of the bias at each output position, as it reaches the input positions."""

@@ -18,9 +18,11 @@ from ierf.rules.layout import INDEXED_AWAY, channel_axis, default_axis, pixel_fi
 from ierf.rules.operations import (
     ACTIVATIONS,
     BOUNDED,
+    COMPOSED,
     LINEAR,
     in_place,
     map_tensors,
+    opened,
     operation_name,
     out_of_place,
     tensors_in,
@@ -61,6 +63,8 @@ class Call:
     place: Place
     scalar: bool = False
     """Whether the rule reduces relevance to one number per position."""
+    constant: bool = False
+    """Whether the rule passes no relevance on."""
     held: list[int] = field(default_factory=list)
     """Nodes that this operation uses as constants."""
     affine: Affine | None = None
@@ -148,6 +152,9 @@ class RuleMode(TorchFunctionMode):
         name = operation_name(func)
         if name in _QUERIES:
             return func(*args, **kwargs)
+        if name in COMPOSED:
+            with self:
+                return opened(func)(*args, **kwargs)
         args, kwargs, flagged = without_inplace_flag(func, args, kwargs)
         target = args[0] if flagged or in_place(name) or name == "__setitem__" else None
         if name == "__setitem__":
@@ -236,6 +243,7 @@ class RuleMode(TorchFunctionMode):
             call.scalar,
             _gate_strength(call),
             call.affine,
+            constant=call.constant or all(self.tape.nodes[k].constant for k in sources),
             channel_taken=axis == INDEXED_AWAY,
             view_of=sources[0] if call.name in _VIEWS and _same_memory(tensor, main.tensor) else None,
         )

@@ -7,6 +7,7 @@ Rules are chosen by the operation that runs, never by the class of the module th
 import inspect
 from collections.abc import Callable
 from functools import lru_cache
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -46,6 +47,12 @@ SELECTING = frozenset(
 )
 """Pass some of their inputs on unchanged: the gradient leads to the winners."""
 
+STATISTICS = frozenset("rsqrt sqrt reciprocal rdiv norm linalg_norm linalg_vector_norm vector_norm var std".split())
+"""What normalisations divide by, or its inverse."""
+
+COMPOSED = frozenset(["multi_head_attention_forward"])
+"""Functions of torch written in Python, whose own operations have rules."""
+
 CONVOLUTIONS = frozenset(["conv1d", "conv2d", "conv3d"])
 
 _ALIASES = {
@@ -63,6 +70,15 @@ def operation_name(func: Callable[..., Any]) -> str:
     parts = (resolve_name(func) or getattr(func, "__name__", repr(func))).split(".")
     name = parts[-2] if parts[-1] == "__get__" and len(parts) > 1 else parts[-1]
     return str(_ALIASES.get(name, name))
+
+
+@lru_cache(maxsize=64)
+def opened(func: Callable[..., Any]) -> Callable[..., Any]:
+    """The Python body of one of `COMPOSED`, without its question whether a function mode wants the call as a whole."""
+    code, names = func.__code__, {**func.__globals__, "has_torch_function": lambda tensors: False}
+    body = FunctionType(code, names, func.__name__, func.__defaults__, func.__closure__)
+    body.__kwdefaults__ = func.__kwdefaults__
+    return body
 
 
 def in_place(name: str) -> bool:

@@ -30,7 +30,8 @@ class Node:
     """The tensor with its bias shared, once somebody other than a batch-norm has used it."""
     folded_into: int | None = None
     """The batch-norm output with which this convolution output forms one affine operation."""
-
+    constant: bool = False
+    """Whether no relevance can flow back through it."""
     channel_taken: bool = False
     """Whether one channel was indexed out, so that `axis` is only a guess."""
     view_of: int | None = None

@@ -25,15 +25,13 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.autograd import Function
-from torch.nn import functional as F
 
-from ierf.rules.bias import Affine, along
+from ierf.rules.bias import Affine
 from ierf.rules.mode import Call, Rule
 from ierf.rules.operations import ACTIVATIONS, CONVOLUTIONS
 from ierf.rules.primitives import Backward, gradient_of, through
 from ierf.rules.srd import SRDRules, Unknown
 from ierf.rules.tape import Tape
-from ierf.rules.window import CONVOLUTION
 
 _LAYERS = CONVOLUTIONS | {"linear", "addmm"}
 Part = Callable[..., Tensor]
@@ -68,24 +66,14 @@ class PositiveAffine(Affine):
             return through(_Redistributed, z, self._squares, self.backward, self.a)
         return through(_Redistributed, z, self._positive, self.backward, self.a)
 
-    @property
-    def _kernel(self) -> Tensor:
-        return self.weight if self.scale is None else self.weight * along(self.scale, 0, self.weight.ndim)
-
-    def _apply(self, a: Tensor, kernel: Tensor) -> Tensor:
-        if self.window is None:
-            return F.linear(a, kernel)
-        w = self.window
-        return CONVOLUTION[len(w.kernel)](a, kernel, None, w.stride, w.padding, w.dilation, w.groups)
-
     def _positive(self, a: Tensor) -> Tensor:
-        kernel = self._kernel
-        speaks = self._apply(a.relu(), kernel.clamp_min(0))
-        return speaks if bool((a >= 0).all()) else speaks + self._apply(-(-a).relu(), kernel.clamp_max(0))
+        kernel = self.kernel
+        speaks = self.apply(a.relu(), kernel.clamp_min(0))
+        return speaks if bool((a >= 0).all()) else speaks + self.apply(-(-a).relu(), kernel.clamp_max(0))
 
     def _squares(self, a: Tensor) -> Tensor:
         """Linear in an `a` of ones, whose gradient it takes: every pixel speaks by its squared weight."""
-        return self._apply(a - a.detach() + 1, self._kernel.square())
+        return self.apply(a - a.detach() + 1, self.kernel.square())
 
 
 class _Redistributed(Function):

@@ -13,27 +13,23 @@ pooling, adds, reshaping      own gradient
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any
 
 from ierf.errors import UnknownNameError
 from ierf.rules.mode import Call, Rule
-from ierf.rules.operations import ACTIVATIONS, CONVOLUTIONS, LINEAR, SELECTING, map_tensors
-from ierf.rules.primitives import unruled
+from ierf.rules.operations import ACTIVATIONS, CONVOLUTIONS, LINEAR, SELECTING
 from ierf.rules.srd.activations import activation, larger_or_smaller
 from ierf.rules.srd.affine import BIAS_MODES, BiasMode, addmm, convolution, linear, sum_or_difference
 from ierf.rules.srd.norms import batch_norm, group_norm, instance_norm, layer_norm, normalize, rms_norm
 from ierf.rules.srd.products import addcmul, attention, product, quotient
-
-Unknown = Literal["raise", "gradient"]
-UNKNOWN: tuple[str, ...] = get_args(Unknown)
+from ierf.rules.unknown import UNKNOWN, Unknown, fallback
 
 
 @dataclass(frozen=True)
 class SRDRules:
     """Options of the rules.
 
-    bias: who inherits a bias's relevance, see `ierf.rules.bias`. unknown: what an operation without a rule does once
-    relevance reaches it: "raise", or "gradient" to pass it by its plain gradient (the ledger shows what that leaks).
+    bias: who inherits a bias's relevance, see `ierf.rules.bias`. unknown: see `ierf.rules.unknown`.
     """
 
     bias: BiasMode = "norm"
@@ -76,12 +72,5 @@ class SRDRules:
         )
 
     def fallback(self, call: Call) -> Any:
-        """An operation without a rule: computed as it is, an error once relevance wants to pass through it."""
-        output = call.run()
-        if self.unknown == "gradient":
-            call.place.operation += " (plain gradient)"
-            return output
-        way_out = (
-            'pass unknown="gradient" to let relevance through it by the plain gradient (the ledger shows what leaks)'
-        )
-        return map_tensors(lambda t: unruled(t, call.backward, call.place, way_out) if t.requires_grad else t, output)
+        """An operation without a rule."""
+        return fallback(self.unknown, call)

@@ -1,0 +1,106 @@
+"""AttnLRP and CP-LRP: relevance from a logit, a token or a direction to the pixels of a transformer."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ierf.attribution.recorded import RecordedPass
+from ierf.attribution.running import running
+from ierf.attribution.starts import LayerTarget, logit_weights, reading, relevance_map
+from ierf.attribution.targets import Channel, Direction, Target
+from ierf.model import VisionModel
+from ierf.rules import AttnLRPRules, Backward, record
+
+
+class AttnLRPPass(RecordedPass):
+    """One forward pass with the rules of AttnLRP."""
+
+    def start(self, target: Target) -> tuple[int, Tensor]:
+        """Where a target's relevance begins: a node, and the gradient there that carries the relevance.
+
+        A logit has its own value as relevance; a channel or a direction `d` gives `a_ik d_k` to channel k of PFV i.
+        A PFV or a relevance map gives `a_ik² / ‖a_i‖²` of a PFV's relevance to its channel k.
+        """
+        if not isinstance(target, LayerTarget):
+            return self.tape.output, logit_weights(self.logits, target)
+        node = self.layer(target.layer)
+        axis, pfvs = self.tape.nodes[node].axis, self.pfvs(node)
+        if isinstance(target, Channel | Direction):
+            with torch.enable_grad():
+                point = pfvs.clone().requires_grad_()
+                value = reading(point.movedim(axis, -1), target).sum()
+                return node, torch.autograd.grad(value, point)[0]
+        shape = (len(pfvs), *self.tape.nodes[node].map_shape)
+        return node, self.cotangent(node, relevance_map(target, shape).to(pfvs))
+
+
+@contextmanager
+def attnlrp_pass(
+    model: VisionModel, x: Tensor, rules: AttnLRPRules, encoder: str | None = None, metered: bool = False
+) -> Iterator[AttnLRPPass]:
+    """The forward pass of `model` on `x` under `rules`; the model is in evaluation mode until the context is left.
+
+    `metered` makes a ledger possible.
+    """
+    with running(model, x) as (forward, pixels):
+        backward = Backward(metered)
+        tape = record(model.net, pixels, rules.table(), rules.fallback, backward, forward)
+        yield AttnLRPPass(tape, backward, encoder)
+
+
+def attnlrp(
+    model: VisionModel,
+    x: Float[Tensor, "N 3 H W"],
+    target: Target = None,
+    resolution: str = "input",
+    *,
+    conv_gamma: float = 0.0,
+    linear_gamma: float = 0.0,
+    unknown: Literal["raise", "gradient"] = "raise",
+    encoder: str | None = None,
+) -> Float[Tensor, "N h w"]:
+    """AttnLRP: `R = x ⊙ g` after one backward pass by the rules of `ierf.rules.attnlrp` (Achtibat et al., ICML 2024).
+
+    Relevance passes through the attention weights to queries and keys. It is not conserved there: biases, added
+    constants and the softmax keep a part (`ierf.check_conservation` says how much, and where).
+
+    Args:
+        conv_gamma, linear_gamma: how much more counts what agrees with the sign of an output, in convolutions and
+            linear layers; 0 is the ε-rule (the authors use 0.25 and 0.05 for vision transformers). See
+            `ierf.rules.attnlrp.gamma`.
+        unknown: an operation without a rule raises, or passes relevance by its plain "gradient".
+        encoder: the layer to take as the encoder output, for resolution "low" and "high"; None finds it.
+    """
+    rules = AttnLRPRules("lrp", conv_gamma, linear_gamma, unknown)
+    return _map(model, x, target, resolution, rules, encoder)
+
+
+def cp_lrp(
+    model: VisionModel,
+    x: Float[Tensor, "N 3 H W"],
+    target: Target = None,
+    resolution: str = "input",
+    *,
+    conv_gamma: float = 0.0,
+    linear_gamma: float = 0.0,
+    unknown: Literal["raise", "gradient"] = "raise",
+    encoder: str | None = None,
+) -> Float[Tensor, "N h w"]:
+    """CP-LRP: AttnLRP with the attention weights held constant (Ali et al., ICML 2022).
+
+    All relevance of `softmax(QKᵀ) V` goes to `V`. Without biases, position embeddings and class tokens, the map sums
+    to the logit. Options as in `attnlrp`.
+    """
+    rules = AttnLRPRules("cp", conv_gamma, linear_gamma, unknown)
+    return _map(model, x, target, resolution, rules, encoder)
+
+
+def _map(
+    model: VisionModel, x: Tensor, target: Target, resolution: str, rules: AttnLRPRules, encoder: str | None
+) -> Tensor:
+    with attnlrp_pass(model, x, rules, encoder) as run:
+        return run.carry(*run.start(target), [run.at(resolution)])[0].detach()

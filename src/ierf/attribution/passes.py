@@ -1,0 +1,49 @@
+"""The methods that carry relevance by rules, behind one door: what ledgers, iERFs and reports walk back."""
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import fields
+from functools import partial
+from typing import Any
+
+from torch import Tensor
+
+from ierf.attribution.attnlrp import AttnLRPPass, attnlrp_pass
+from ierf.attribution.srd import SRDPass, srd_pass
+from ierf.errors import UnknownNameError
+from ierf.model import VisionModel
+from ierf.rules import AttnLRPRules, SRDRules
+
+RelevancePass = SRDPass | AttnLRPPass
+
+RULES: Mapping[str, Callable[..., SRDRules | AttnLRPRules]] = {
+    "srd": SRDRules,
+    "attnlrp": partial(AttnLRPRules, "lrp"),
+    "cp_lrp": partial(AttnLRPRules, "cp"),
+}
+"""Method -> its rules, from their options."""
+
+
+@contextmanager
+def relevance_pass(
+    model: VisionModel,
+    x: Tensor,
+    method: str,
+    options: Mapping[str, Any],
+    encoder: str | None = None,
+    metered: bool = False,
+) -> Iterator[RelevancePass]:
+    """The forward pass of `model` on `x` under the rules of a method. Raises `UnknownNameError` for other options."""
+    if method not in RULES:
+        raise UnknownNameError("method that carries relevance", method, RULES)
+    known = [f.name for f in fields(SRDRules if method == "srd" else AttnLRPRules) if f.name != "attention"]
+    for name in options:
+        if name not in known:
+            raise UnknownNameError(f"option of the rules of {method!r}", name, known)
+    rules = RULES[method](**options)
+    if isinstance(rules, SRDRules):
+        with srd_pass(model, x, rules, encoder, metered) as run:
+            yield run
+    else:
+        with attnlrp_pass(model, x, rules, encoder, metered) as other:
+            yield other
