@@ -21,16 +21,6 @@ from ierf.model.loading.spec import parse
 ARCH = "arch=bundled:resnet18-tiny"
 
 
-@pytest.fixture
-def unreachable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No server answers, and nothing is cached."""
-    for module in (hub, from_timm, from_torchvision):
-        monkeypatch.setattr(module, "answers", lambda url: False)
-    constants = pytest.importorskip("huggingface_hub.constants")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-
-
 def test_parse() -> None:
     spec = parse("file:a/b.pt?arch=timm:resnet18&labels=x.txt")
     assert (spec.source, spec.name) == ("file", "a/b.pt")
@@ -149,7 +139,7 @@ def test_builds_that_do_not_match_are_explained(tmp_path: Path, monkeypatch: pyt
 
 def test_available_names_every_source_even_without_extras(monkeypatch: pytest.MonkeyPatch) -> None:
     offers = {offer.source: offer for offer in available()}
-    assert list(offers) == ["bundled", "timm", "torchvision", "hf", "file"]
+    assert list(offers) == ["bundled", "timm", "torchvision", "hf", "open_clip", "file"]
     assert "resnet18-tiny" in offers["bundled"].examples
 
     def without(name: str, package: str | None = None) -> None:
@@ -159,6 +149,7 @@ def test_available_names_every_source_even_without_extras(monkeypatch: pytest.Mo
     offers = {offer.source: offer for offer in available()}
     assert "pip install 'ierf[timm]'" in offers["timm"].examples
     assert "pip install 'ierf[torchvision]'" in offers["torchvision"].examples
+    assert "pip install 'ierf[open_clip]'" in offers["open_clip"].examples
 
 
 def test_hf_processors() -> None:

@@ -12,14 +12,14 @@ from ierf.errors import IerfError
 def logits_of(output: Any) -> Float[Tensor, "N T"]:
     """The scores in a network's output: a tensor, the first of a tuple or list, or `.logits` of an object or mapping.
 
-    A backbone without a classifier that returns `.pooler_output` gives that: its features stand for classes.
+    A backbone without a classifier gives `.image_embeds` or `.pooler_output`: its features stand for classes.
     Raises `IerfError` where the output holds none of these.
     """
     if isinstance(output, Tensor):
         return output
     if isinstance(output, tuple | list) and output and isinstance(output[0], Tensor):
         return output[0]
-    for name in ("logits", "pooler_output"):
+    for name in ("logits", "image_embeds", "pooler_output"):
         value = output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
         if isinstance(value, Tensor):
             return value

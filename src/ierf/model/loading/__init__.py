@@ -1,4 +1,4 @@
-"""Models by name: `bundled:`, `timm:`, `torchvision:`, `hf:` and `file:`."""
+"""Models by name: `bundled:`, `timm:`, `torchvision:`, `hf:`, `open_clip:` and `file:`."""
 
 from ierf.model.loading.catalogue import Offer, available
 from ierf.model.loading.catalogue import find as find_models

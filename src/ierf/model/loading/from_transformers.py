@@ -5,7 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from jaxtyping import Float
 from PIL import Image
+from torch import Tensor, nn
 
 from ierf.errors import IerfError
 from ierf.model.files import missing
@@ -28,7 +30,8 @@ _SQUASHED_FROM = 384  # ConvNeXt's processor crops below this edge and squashes 
 def load(spec: Spec) -> VisionModel:
     """The network of `OWNER/NAME` or of a local folder.
 
-    A checkpoint without a classifier is loaded as a backbone, whose pooled features take the place of logits.
+    A checkpoint without a classifier is loaded as a backbone, whose pooled features take the place of logits; of one
+    for images and text, the image tower. Raises `IerfError` for a checkpoint that leaves part of the network unfilled.
     """
     transformers = extra("transformers", "transformers")
     name = _repository_or_folder(spec.name)
@@ -47,10 +50,13 @@ def load(spec: Spec) -> VisionModel:
 def preprocess_from(config: dict[str, Any]) -> Preprocess:
     """An image processor's configuration; a short edge without a crop becomes a square from the centre.
 
-    Raises `IerfError` for a processor that reorders the channels, which `Preprocess` cannot express.
+    Raises `IerfError` for a processor that reorders the channels or cuts the picture into patches, which `Preprocess`
+    cannot express.
     """
     if config.get("do_flip_channel_order"):
         raise IerfError("this checkpoint takes BGR pixels, which ierf does not offer; look for the network at timm:")
+    if "max_num_patches" in config:
+        raise IerfError("this checkpoint takes patches in place of pixels; choose the one of a fixed size in pixels")
     size, resize = _geometry(config)
     white = 255 * config.get("rescale_factor", 1 / 255) if config.get("do_rescale", True) else 255.0
     normalised = config.get("do_normalize", True)
@@ -97,10 +103,45 @@ def _triple(values: Sequence[float], white: float) -> Triple:
 def _fetched(transformers: Any, name: str, random: bool) -> VisionModel:
     config = transformers.AutoConfig.from_pretrained(name)
     preprocess = preprocess_from(transformers.AutoImageProcessor.from_pretrained(name).to_dict())
-    classifies = any(kind.endswith("ForImageClassification") for kind in config.architectures or ())
-    auto = transformers.AutoModelForImageClassification if classifies else transformers.AutoModel
-    net = auto.from_config(config) if random else auto.from_pretrained(name, config=config)
-    return VisionModel(net.float(), preprocess, labels_of(config.id2label) if classifies else None, name)
+    labels = None
+    if any("ForImageClassification" in saved for saved in config.architectures or ()):
+        kind, labels = transformers.AutoModelForImageClassification, labels_of(config.id2label)
+    else:
+        kind, config = _backbone(transformers, config)
+    net = getattr(kind, "from_config", kind)(config) if random else _filled(kind, name, config)
+    return VisionModel(net.float(), preprocess, labels, name)
+
+
+def _backbone(transformers: Any, config: Any) -> tuple[Any, Any]:
+    """The class that turns pictures into features, with its configuration: of an image-text model, the image tower."""
+    vision = getattr(config, "vision_config", None)
+    if vision is None:
+        vision = config
+        names = [saved for saved in config.architectures or () if saved.endswith("VisionModelWithProjection")]
+    else:
+        vision.projection_dim = getattr(config, "projection_dim", None)
+        family = type(config).__name__.removesuffix("Config")
+        names = [f"{family}VisionModelWithProjection", f"{family}VisionModel"]
+    kinds = (getattr(transformers, name) for name in names if hasattr(transformers, name))
+    return next(kinds, transformers.AutoModel), vision
+
+
+def _filled(kind: Any, name: str, config: Any) -> Any:
+    """The network with the checkpoint's weights; a pooler that the checkpoint lacks gives way to the class token."""
+    net, report = kind.from_pretrained(name, config=config, output_loading_info=True)
+    lacks = sorted(report["missing_keys"])
+    if lacks == ["pooler.dense.bias", "pooler.dense.weight"]:
+        net.pooler = _ClassToken()
+    elif lacks:
+        raise IerfError(f"{name!r} does not fill {type(net).__name__}: it lacks {', '.join(lacks[:3])}")
+    return net
+
+
+class _ClassToken(nn.Module):
+    """The first token, as features of the whole picture. (N, P, C) → (N, C)."""
+
+    def forward(self, tokens: Float[Tensor, "N P C"]) -> Float[Tensor, "N C"]:
+        return tokens[:, 0]
 
 
 def _repository_or_folder(name: str) -> str:

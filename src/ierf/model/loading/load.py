@@ -16,10 +16,11 @@ SEED = 0
 def load(spec: str, device: str | torch.device = "cpu") -> VisionModel:
     """The model at `source:name`, in eval mode, with its own preprocessing and labels.
 
-    Sources: `bundled:resnet18-tiny`, `timm:NAME[.TAG]`, `torchvision:NAME`, `hf:OWNER/NAME` or `hf:FOLDER`, and
-    `file:PATH?arch=SOURCE:NAME[&labels=FILE]` for a state dict in `.safetensors` or `.pt`. `?weights=random` behind a
-    name of timm, torchvision or hf gives that network untrained, the same at every call. The caller's random numbers
-    are not disturbed. Raises `IerfError` in one sentence for whatever is missing.
+    Sources: `bundled:resnet18-tiny`, `timm:NAME[.TAG]`, `torchvision:NAME`, `hf:OWNER/NAME` or `hf:FOLDER`,
+    `open_clip:NAME[/TAG]`, and `file:PATH?arch=SOURCE:NAME[&labels=FILE]` for a state dict in `.safetensors` or `.pt`.
+    `?weights=random` behind a name of timm, torchvision, hf or open_clip gives that network untrained, the same at
+    every call. The caller's random numbers are not disturbed. Raises `IerfError` in one sentence for whatever is
+    missing.
     """
     parsed = parse(spec)
     if parsed.source not in SOURCES:
