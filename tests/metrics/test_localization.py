@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from ierf.errors import IerfError, UnknownNameError
 from ierf.metrics import attribution_localization, pointing_game
 
 
@@ -50,6 +51,21 @@ def test_a_map_without_positive_relevance_has_no_share() -> None:
     assert attribution_localization(-torch.ones(4, 4), torch.ones(4, 4, dtype=torch.bool)).isnan()
 
 
+def test_quantus_counts_evidence_against_as_well() -> None:
+    map = torch.tensor([[3.0, 1.0], [-5.0, -1.0]])
+    mask = torch.tensor([[True, False], [True, False]])
+    assert attribution_localization(map, mask, preset="quantus") == pytest.approx(0.8)
+    with pytest.raises(UnknownNameError, match="did you mean quantus"):
+        attribution_localization(map, mask, preset="quantos")  # type: ignore[arg-type]
+
+
+def test_a_map_with_nan_has_no_score() -> None:
+    broken = spot(5, 5)
+    broken[0, 0] = torch.nan
+    for score in (pointing_game, attribution_localization):
+        assert score(broken, box(0, 0, 10, 10)).isnan()
+
+
 def test_a_coarse_map_is_scaled_up_to_the_mask() -> None:
     map = torch.tensor([[0.0, 0.0], [0.0, 1.0]])
     assert pointing_game(map, box(20, 20, 40, 40), tolerance=0) == 1
@@ -65,5 +81,5 @@ def test_batch_mates_do_not_matter() -> None:
 
 
 def test_as_many_maps_as_masks() -> None:
-    with pytest.raises(ValueError, match="2 maps for 3 masks"):
+    with pytest.raises(IerfError, match="2 maps for 3 masks"):
         pointing_game(torch.zeros(2, 4, 4), torch.ones(3, 4, 4, dtype=torch.bool))

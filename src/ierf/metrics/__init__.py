@@ -1,6 +1,20 @@
 """Scores of explanations, as functions of tensors; no score depends on batch mates."""
 
+from ierf.metrics.curves import Curve, deletion, insertion
+from ierf.metrics.fidelity import fidelity
 from ierf.metrics.localization import attribution_localization, pointing_game
+from ierf.metrics.maps import normalise_map
 from ierf.metrics.sparseness import sparseness
+from ierf.metrics.stability import stability
 
-__all__ = ["attribution_localization", "pointing_game", "sparseness"]
+__all__ = [
+    "Curve",
+    "attribution_localization",
+    "deletion",
+    "fidelity",
+    "insertion",
+    "normalise_map",
+    "pointing_game",
+    "sparseness",
+    "stability",
+]

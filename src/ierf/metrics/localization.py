@@ -3,7 +3,10 @@
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
-from torch.nn import functional as F
+
+from ierf.errors import IerfError
+from ierf.metrics.maps import at_pixels, finite
+from ierf.metrics.presets import Preset, check_preset
 
 
 def pointing_game(
@@ -12,7 +15,8 @@ def pointing_game(
     """1 if the map's maximum lies at most `tolerance` pixels from the mask, else 0 (arXiv 2605.00474, Eq. 31).
 
     That is the arg-max inside the mask dilated by a disc. Maps coarser than the mask are scaled up bilinearly.
-    `tolerance` counts pixels of the mask; 15 is meant for a side of 224. An empty mask gives NaN, never a hit.
+    `tolerance` counts pixels of the mask; 15 is meant for a side of 224. An empty mask gives NaN, never a hit;
+    so does a map with a value that is not finite. Of several maxima the first counts, row by row.
     """
     flat, masks, shape = _pairs(map, mask)
     peak = flat.flatten(1).argmax(1)
@@ -21,17 +25,21 @@ def pointing_game(
     right = torch.arange(flat.shape[2], device=flat.device) - column[:, None, None]
     near = down.square() + right.square() <= tolerance**2
     hit = (near & masks).flatten(1).any(1).to(flat)
-    return torch.where(masks.flatten(1).any(1), hit, torch.nan).reshape(shape)
+    return torch.where(masks.flatten(1).any(1) & finite(flat), hit, torch.nan).reshape(shape)
 
 
-def attribution_localization(map: Float[Tensor, "*N h w"], mask: Bool[Tensor, "*N H W"]) -> Float[Tensor, "*N"]:
+def attribution_localization(
+    map: Float[Tensor, "*N h w"], mask: Bool[Tensor, "*N H W"], preset: Preset = "paper"
+) -> Float[Tensor, "*N"]:
     """The share of positive relevance inside the mask, `Σ_mask max(map, 0) / Σ max(map, 0)` (Eq. 32).
 
+    The preset "quantus" takes |map| for max(map, 0): evidence against the class counts as much as evidence for it.
     NaN for an empty mask and for a map without positive relevance.
     """
+    check_preset(preset)
     flat, masks, shape = _pairs(map, mask)
-    positive = flat.clamp_min(0).flatten(1).double()
-    share = (positive * masks.flatten(1)).sum(1) / positive.sum(1)
+    relevance = (flat.abs() if preset == "quantus" else flat.clamp_min(0)).flatten(1).double()
+    share = (relevance * masks.flatten(1)).sum(1) / relevance.sum(1)
     return torch.where(masks.flatten(1).any(1), share, torch.nan).to(flat).reshape(shape)
 
 
@@ -40,7 +48,6 @@ def _pairs(map: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
     masks = mask.reshape(-1, *mask.shape[-2:]).to(map.device).bool()
     maps = map.reshape(-1, *map.shape[-2:])
     if len(maps) != len(masks):
-        raise ValueError(f"{len(maps)} maps for {len(masks)} masks")
-    if maps.shape != masks.shape:
-        maps = F.interpolate(maps[:, None], size=masks.shape[-2:], mode="bilinear", align_corners=False)[:, 0]
-    return maps, masks, tuple(map.shape[:-2])
+        raise IerfError(f"{len(maps)} maps for {len(masks)} masks; give one mask per map")
+    height, width = masks.shape[1:]
+    return at_pixels(maps, (height, width)), masks, tuple(map.shape[:-2])
