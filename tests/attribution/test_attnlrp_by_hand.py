@@ -67,6 +67,7 @@ def check(network: Network, net: nn.Module, x: Tensor, method: str, tolerance: f
     targets = [(3 + n) % 5 for n in range(len(x))]
     with torch.no_grad():
         logits = getattr(output := net(x), "logits", getattr(output, "pooler_output", output))
+    gammas = {"conv_gamma": 0.0, **gammas}
     maps = ierf.attribute(net, x, target=targets, method=method, resolution="input", **gammas)
     for n, index in enumerate(targets):
         expected = by_hand(network, net, x[n], index, cp=method == "cp_lrp", **gammas)
@@ -685,3 +686,28 @@ def test_the_ledger_loses_what_is_lost_by_hand(method: str) -> None:
         amount = sum(leak.amount for leak in leaks if leak.operation in operations)
         assert abs(amount - result.lost.get(cause, 0.0)) <= 1e-10
     assert abs(ledger.leaked - float(result.score - result.map.sum())) <= 1e-10
+
+
+# which convolutions have the γ-rule by default
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_lone_patch_embedding_has_the_epsilon_rule_by_default(method: str) -> None:
+    net, x = timm_network(), pictures()
+    assert torch.equal(
+        ierf.attribute(net, x, target=1, method=method), ierf.attribute(net, x, target=1, method=method, conv_gamma=0.0)
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_convolutions_behind_another_have_gamma_by_default(method: str) -> None:
+    """One channel lies between the two convolutions, so that its map tells its relevance; below, ε by hand."""
+    torch.manual_seed(0)
+    first, second = nn.Conv2d(3, 1, 2, stride=2).double(), nn.Conv2d(1, 4, 3).double()
+    net = nn.Sequential(first, second, nn.Flatten(), nn.Linear(16, 5).double()).requires_grad_(False)
+    x = pictures(8)
+    between = ierf.attribute(net, x, 2, method, "0")
+    assert torch.equal(between, ierf.attribute(net, x, 2, method, "0", conv_gamma=0.25))
+    assert not torch.allclose(between, ierf.attribute(net, x, 2, method, "0", conv_gamma=0.0))
+    by_hand = x * nn.functional.conv_transpose2d(between[:, None] / first(x), first.weight, stride=2)
+    torch.testing.assert_close(ierf.attribute(net, x, 2, method), by_hand.sum(1), rtol=1e-10, atol=1e-12)

@@ -3,7 +3,8 @@
 import torch
 
 import ierf
-from ierf.experiments.srd_cost import plain_gradient, srd_costs
+from ierf.experiments import srd_costs
+from ierf.experiments.cost import plain_gradient
 
 
 def test_the_peer_is_the_plain_gradient() -> None:

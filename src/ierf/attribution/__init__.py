@@ -5,6 +5,7 @@ from ierf.attribution.attribute import METHODS, attribute
 from ierf.attribution.conservation import Entry, Leak, Ledger, check_conservation
 from ierf.attribution.fullgrad import FullGradients, full_gradients
 from ierf.attribution.integrated_gradients import completeness_error
+from ierf.attribution.passes import usual_method
 from ierf.attribution.receptive_fields import effective_receptive_fields
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "effective_receptive_fields",
     "full_gradients",
     "targets",
+    "usual_method",
 ]

@@ -6,9 +6,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ierf.attribution.cam import channels_first, map_node, quotient, weighted
+from ierf.attribution.cam import feature_map, map_node, quotient, weighted
 from ierf.attribution.objective import Objective, explaining_logits, for_rows, logit_value, values_only
 from ierf.attribution.portions import portions
+from ierf.attribution.recorded import RecordedPass
 from ierf.attribution.targets import Target
 from ierf.errors import IerfError
 from ierf.model import VisionModel
@@ -25,7 +26,7 @@ def ablationcam(
     encoder: str | None = None,
     at_once: int = 64,
 ) -> Float[Tensor, "N h w"]:
-    """`ReLU(Σ_k w_k A^k)`, `w_k = (y − y_k) / |y|`, `y_k` = y with channel k of A set to zero.
+    """`ReLU(Σ_k w_k A^k)`, `w_k = (y − y_k) / |y|`, `y_k` = y with channel k of A set to zero (of tokens: the patches).
 
     Desai & Ramaswamy, WACV 2020. The paper divides by y, which is positive for the classes it explains; |y|
     keeps the meaning of the sign for the others. No gradients; one forward pass per channel.
@@ -34,23 +35,41 @@ def ablationcam(
         encoder: the layer to take as the encoder output; None finds it.
         at_once: most ablated images in one pass.
     """
-    with explaining_logits(model, x, target) as y, torch.no_grad():
+    with explaining_logits(model, x, target) as y:
         run = y.record(y.pixels, encoder)
         node = map_node(run, resolution)
-        a, axis = channels_first(run, node), run.tape.nodes[node].axis
-        whole = logit_value(run.logits, y.target)
+        a, axis, inside = feature_map(run, node), run.tape.nodes[node].axis, _inside(run, node)
+        whole = logit_value(run.logits, y.target).detach()
         del run
         ablated = a.new_zeros(a.shape[:2])
-        for some, channels in portions(len(a), a.shape[1], at_once):
-            ablated[some, channels] = _without(y, node, axis, a.shape[1], some, channels)
+        with torch.no_grad():
+            for some, channels in portions(len(a), a.shape[1], at_once):
+                one_hot = torch.eye(a.shape[1])[channels].to(a)
+                ablated[some, channels] = _without(y, node, axis, inside, some, one_hot)
         weights = quotient(whole[:, None] - ablated, whole[:, None].abs())
         return weighted(weights.view(*weights.shape, *[1] * (a.ndim - 2)), a, resolution, tuple(x.shape[2:]))
 
 
-def _without(y: Objective, node: int, axis: int, width: int, some: slice, channels: slice) -> Float[Tensor, "n k"]:
-    """`y` of each sample without each of the channels (of `width`) of the tensor at `node`."""
-    n, k = some.stop - some.start, channels.stop - channels.start
-    kept = (1 - torch.eye(width)[channels]).to(y.pixels).repeat(n, 1)
+def _inside(run: RecordedPass, node: int) -> Float[Tensor, "*#map"]:
+    """1 at the positions that belong to A: at all of a map, at the patches of a sequence of tokens."""
+    entry, grid = run.tape.nodes[node], run.grid(node)
+    if grid is None:
+        return entry.tensor.new_ones([1] * len(entry.map_shape))
+    return grid.to_tokens(entry.tensor.new_ones(grid.rows, grid.columns), entry.positions)
+
+
+def _without(
+    y: Objective,
+    node: int,
+    axis: int,
+    inside: Float[Tensor, "*#map"],
+    some: slice,
+    channels: Float[Tensor, "k K"],
+) -> Float[Tensor, "n k"]:
+    """`y` of each sample without each of the channels, given one-hot, of the tensor at `node`."""
+    n, k = some.stop - some.start, len(channels)
+    removed = channels.repeat(n, 1).view(n * k, -1, *[1] * inside.ndim) * inside
+    kept = (1 - removed).movedim(1, axis)
     done = False
 
     def ablating(call: Call) -> Any:
@@ -59,7 +78,7 @@ def _without(y: Objective, node: int, axis: int, width: int, some: slice, channe
         if call.place.node != node or not isinstance(output, Tensor):
             return output
         done = True
-        return output * kept.view([n * k if i == 0 else width if i == axis else 1 for i in range(output.ndim)])
+        return output * kept
 
     rows = torch.arange(len(y.pixels))[some].repeat_interleave(k)
     tape = record(y.net, y.pixels[rows.to(y.pixels.device)], {}, ablating, Backward(), y.forward)

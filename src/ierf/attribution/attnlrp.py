@@ -32,22 +32,22 @@ class AttnLRPPass(RecordedPass):
         if isinstance(target, Channel | Direction):
             with torch.enable_grad():
                 point = pfvs.clone().requires_grad_()
-                value = reading(point.movedim(axis, -1), target).sum()
+                value = reading(point.movedim(axis, -1), target, self.grid(node)).sum()
                 return node, torch.autograd.grad(value, point)[0]
         shape = (len(pfvs), *self.tape.nodes[node].map_shape)
-        return node, self.cotangent(node, relevance_map(target, shape).to(pfvs))
+        return node, self.cotangent(node, relevance_map(target, shape, self.grid(node)).to(pfvs))
 
 
 @contextmanager
 def attnlrp_pass(
-    model: VisionModel, x: Tensor, rules: AttnLRPRules, encoder: str | None = None, metered: bool = False
+    model: VisionModel, x: Tensor, rules: AttnLRPRules, encoder: str | None = None, backward: Backward | None = None
 ) -> Iterator[AttnLRPPass]:
     """The forward pass of `model` on `x` under `rules`; the model is in evaluation mode until the context is left.
 
-    `metered` makes a ledger possible.
+    backward: its switches; `metered` makes a ledger possible, `many` batches of backward passes.
     """
     with running(model, x) as (forward, pixels):
-        backward = Backward(metered)
+        backward = backward or Backward()
         tape = record(model.net, pixels, rules.table(), rules.fallback, backward, forward)
         yield AttnLRPPass(tape, backward, encoder)
 
@@ -58,7 +58,7 @@ def attnlrp(
     target: Target = None,
     resolution: str = "input",
     *,
-    conv_gamma: float = 0.0,
+    conv_gamma: float | None = None,
     linear_gamma: float = 0.0,
     unknown: Literal["raise", "gradient"] = "raise",
     encoder: str | None = None,
@@ -70,8 +70,8 @@ def attnlrp(
 
     Args:
         conv_gamma, linear_gamma: how much more counts what agrees with the sign of an output, in convolutions and
-            linear layers; 0 is the ε-rule (the authors use 0.25 and 0.05 for vision transformers). See
-            `ierf.rules.attnlrp.gamma`.
+            linear layers; 0 is the ε-rule, which patch embeddings have by default. None: 0.25 in convolutions behind
+            another layer, those of a stem. (The authors use 0.25 and 0.05.) See `ierf.rules.attnlrp.gamma`.
         unknown: an operation without a rule raises, or passes relevance by its plain "gradient".
         encoder: the layer to take as the encoder output, for resolution "low" and "high"; None finds it.
     """
@@ -85,7 +85,7 @@ def cp_lrp(
     target: Target = None,
     resolution: str = "input",
     *,
-    conv_gamma: float = 0.0,
+    conv_gamma: float | None = None,
     linear_gamma: float = 0.0,
     unknown: Literal["raise", "gradient"] = "raise",
     encoder: str | None = None,
@@ -103,4 +103,5 @@ def _map(
     model: VisionModel, x: Tensor, target: Target, resolution: str, rules: AttnLRPRules, encoder: str | None
 ) -> Tensor:
     with attnlrp_pass(model, x, rules, encoder) as run:
-        return run.carry(*run.start(target), [run.at(resolution)])[0].detach()
+        node = run.at(resolution)
+        return run.on_grid(node, run.carry(*run.start(target), [node])[0].detach())

@@ -1,4 +1,10 @@
-"""What the Grad-CAM family shares: a feature map A, the gradient ∂y/∂A, and how weighted channels become a map."""
+"""What the Grad-CAM family shares: a feature map A, the gradient ∂y/∂A, and how weighted channels become a map.
+
+Of a transformer, A is made of the tokens of the patches, in rows and columns; class and register tokens are left out.
+Where the logits are read off a class token, they do not depend on the patches of the last block's output, so A is the
+last map before whose patches they depend on: what enters the last block (the usual recipe is its first norm's output,
+which resolution="blocks.11.norm1" takes in a network that names it so).
+"""
 
 from collections.abc import Callable
 
@@ -28,29 +34,41 @@ def class_activation_map(
 def feature_map_and_slope(
     model: VisionModel, x: Float[Tensor, "N 3 H W"], target: Target, resolution: str, encoder: str | None
 ) -> tuple[Float[Tensor, "N K *map"], Float[Tensor, "N K *map"]]:
-    """`A` and `∂y/∂A` at the encoder output ("low", "input"), the layer at "high", or a layer by name."""
+    """`A` and `∂y/∂A` at the map for "low" (also for "input") or "high", or at a layer by name; of tokens, the patches.
+
+    Raises `IerfError` where the logits depend on no patch: on a layer's prefix tokens only, or on nothing there.
+    """
     with explaining_logits(model, x, target) as y:
         run = y.record(y.pixels, encoder)
         node = map_node(run, resolution)
-        (slope,) = torch.autograd.grad(
-            logit_value(run.logits, y.target).sum(), run.tape.nodes[node].tensor, allow_unused=True
-        )
+        value = logit_value(run.logits, y.target).sum()
+        (slope,) = torch.autograd.grad(value, run.tape.nodes[node].tensor, retain_graph=True, allow_unused=True)
         if slope is None:
             raise IerfError(f"the logits do not depend on the feature map at {run.tape.describe(node)!r}")
-        return channels_first(run, node), slope.movedim(run.tape.nodes[node].axis, 1)
+        patches = _channels_first(run, node, slope)
+        if bool(slope.any()) and not bool(patches.any()):
+            raise IerfError(
+                f"the logits depend on no patch of {run.tape.describe(node)!r}, only on its class or register tokens; "
+                f"name an earlier layer, as {run.tape.describe(run.at('low'))!r}"
+            )
+        return feature_map(run, node), patches
 
 
 def map_node(run: RecordedPass, resolution: str) -> int:
     """The node of the feature map that a resolution means. Raises `IerfError` for a layer without positions."""
-    node = run.encoder if resolution == "input" else run.at(resolution)
+    node = run.at("low" if resolution == "input" else resolution)
     if not run.tape.nodes[node].map_shape:
         raise IerfError(f"a class activation map needs a map with positions, and {run.tape.describe(node)!r} has none")
     return node
 
 
-def channels_first(run: RecordedPass, node: int) -> Float[Tensor, "N K *map"]:
-    """The feature map with its channels on axis 1, as a constant."""
-    return run.pfvs(node).movedim(run.tape.nodes[node].axis, 1)
+def feature_map(run: RecordedPass, node: int) -> Float[Tensor, "N K *map"]:
+    """The feature map with its channels on axis 1, as a constant; of tokens, the patches in rows and columns."""
+    return _channels_first(run, node, run.pfvs(node))
+
+
+def _channels_first(run: RecordedPass, node: int, values: Tensor) -> Float[Tensor, "N K *map"]:
+    return run.on_grid(node, values.movedim(run.tape.nodes[node].axis, 1))
 
 
 def weighted(
@@ -62,7 +80,7 @@ def weighted(
 
 
 def enlarged(maps: Float[Tensor, "N K h w"], size: tuple[int, ...]) -> Float[Tensor, "N K H W"]:
-    """Bilinear, edges aligned. Raises `IerfError` for token sequences, which have no rows and columns."""
+    """Bilinear, edges aligned. Raises `IerfError` for token sequences whose rows and columns are unknown."""
     if maps.ndim != 4:
         raise IerfError(
             f"a feature map with positions {tuple(maps.shape[2:])} cannot be scaled up to a picture; "

@@ -12,7 +12,7 @@ from ierf.attribution.recorded import RecordedPass
 from ierf.attribution.targets import Relevance, Target
 from ierf.errors import IerfError
 from ierf.model import VisionModel, as_vision_model
-from ierf.rules import Place
+from ierf.rules import Backward, Place
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def check_conservation(
     """
     if method not in RULES:
         raise IerfError(f"the ledger follows {', '.join(RULES)}; {method!r} does not claim to conserve relevance")
-    with relevance_pass(as_vision_model(model), x, method, options, metered=True) as run:
+    with relevance_pass(as_vision_model(model), x, method, options, backward=Backward(metered=True)) as run:
         if layer is None:
             return ledger(run, *run.start(target))
         even = _evenly(run, layer)

@@ -6,11 +6,14 @@ from typing import Any, Literal, get_args
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ierf.attribution.cam import enlarged, quotient
 from ierf.attribution.objective import Objective, explaining_logits, for_rows, logit_value, only_pixels
 from ierf.attribution.portions import portions
+from ierf.attribution.recorded import RecordedPass
 from ierf.attribution.targets import Target
+from ierf.attribution.token_grid import TokenGrid
 from ierf.errors import IerfError, UnknownNameError, UnsupportedOperationError
 from ierf.model import VisionModel, as_vision_model
 from ierf.rules import Backward, record
@@ -19,14 +22,14 @@ from ierf.rules.operations import CONVOLUTIONS, LINEAR, SELECTING, map_tensors
 
 Psi = Literal["rescaled", "signed"]
 
-_SUMS = frozenset(["add", "sub", "rsub"])
+_SUMS = frozenset("add sub rsub cat concat concatenate stack hstack vstack".split())
 _AFFINE = (
     CONVOLUTIONS
     | _SUMS
     | {"linear", "addmm", "batch_norm", "mul", "div", "matmul", "where", "masked_fill", "pad", "constant_pad_nd"}
     | {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
 )
-"""Affine in one activation (sums: in all of them), so that the implicit bias is the value at zero."""
+"""Affine in one activation (sums and sequences: in all of them), so that the implicit bias is the value at zero."""
 _BIAS_FREE = (LINEAR | SELECTING) - _AFFINE
 
 
@@ -37,7 +40,9 @@ class FullGradients:
     pixels: Float[Tensor, "N C H W"]
     """`x ⊙ ∂y/∂x`."""
     biases: dict[str, Float[Tensor, "N K *map"]]
-    """Operation and module -> `b ⊙ ∂y/∂b`, in the order of the network."""
+    """Operation and module -> `b ⊙ ∂y/∂b`, in the order of the network; inside an attention K holds all but queries."""
+    grids: dict[str, TokenGrid]
+    """Operation and module -> the patches among the positions, where these are tokens."""
 
     @property
     def total(self) -> Float[Tensor, " N"]:
@@ -57,18 +62,19 @@ def fullgrad(
 ) -> Float[Tensor, "N H W"]:
     """`Σ_channels ψ(x ⊙ ∂y/∂x) + Σ_layers Σ_channels ψ(b ⊙ ∂y/∂b)` (Srinivas & Fleuret, arXiv 1905.00780).
 
-    Every bias counts: of convolutions and linear layers, the implicit one of batch-norm (β − γ μ / σ), and of any other
-    operation `f` that of its linearisation, `f(a) − f'(a) a` (zero for ReLU).
+    Every bias counts: of convolutions and linear layers, the implicit one of batch-norm (β − γ μ / σ), class tokens and
+    position embeddings, and of any other operation `f` that of its linearisation, `f(a) − f'(a) a` (zero for ReLU).
 
     Args:
         psi: "rescaled" is the paper's `ψ`: absolute values, brought to [0, 1] within the sample and layer, scaled up
-            bilinearly. It leaves out biases without positions (those of the head), as the authors' code does.
-            "signed" only scales up, spreading each value over the pixels below it, so that the map sums to the
-            logit (up to what borders gain or lose where the sides of a map do not divide the picture's).
+            bilinearly. It leaves out biases without positions (those of the head), as the authors' code does, and
+            those of class and register tokens. "signed" only scales up, spreading each value over the pixels below
+            it (over all, if there are none), so that the map sums to the logit (up to what borders gain or lose
+            where the sides of a map do not divide the picture's).
         at_once: most samples in one pass.
 
     Raises:
-        IerfError: a bias has positions that are not rows and columns, as those of transformers.
+        IerfError: a bias has positions that are neither rows and columns nor tokens, as those of windows.
     """
     only_pixels(resolution)
     if psi not in get_args(Psi):
@@ -79,8 +85,8 @@ def fullgrad(
         for some, _ in portions(len(y.pixels), 1, at_once):
             parts = _decompose(y, some)
             shown = {name: part for name, part in parts.biases.items() if part.ndim > 2 or psi == "signed"}
-            biases = [_psi(part, name, psi, size) for name, part in shown.items()]
-            maps.append(torch.stack([_psi(parts.pixels, "", psi, size), *biases]).sum(0))
+            biases = [_psi(part, name, parts.grids.get(name), psi, size) for name, part in shown.items()]
+            maps.append(torch.stack([_psi(parts.pixels, "", None, psi, size), *biases]).sum(0))
         return torch.cat(maps)
 
 
@@ -101,17 +107,47 @@ def _decompose(y: Objective, some: slice) -> FullGradients:
         return output
 
     pixels = y.pixels[some].detach().requires_grad_()
-    tape = record(y.net, pixels, dict.fromkeys(_BIAS_FREE, Call.run), with_bias, Backward(), y.forward)
+    backward = Backward()
+    tape = record(y.net, pixels, dict.fromkeys(_BIAS_FREE, Call.run), with_bias, backward, y.forward)
     target = for_rows(y.target, torch.arange(len(y.pixels))[some], len(y.pixels))
     score = logit_value(tape.settle(tape.output), target).sum()
     slopes = torch.autograd.grad(score, [pixels, *(output for output, _ in found)], allow_unused=True)
-    nodes = {id(node.tensor): (k, node.axis) for k, node in enumerate(tape.nodes)}
-    biases = {}
+    run, nodes = RecordedPass(tape, backward), {id(node.tensor): k for k, node in enumerate(tape.nodes)}
+    biases, grids = {}, {}
     for (output, bias), slope in zip(found, slopes[1:], strict=True):
-        k, axis = nodes[id(output)]
+        k = nodes[id(output)]
         if slope is not None:
-            biases[f"{k}: {tape.describe(k)}"] = (bias * slope).movedim(axis, 1)
-    return FullGradients((pixels * slopes[0]).detach(), biases)
+            name = f"{k}: {tape.describe(k)}"
+            biases[name], grid = _placed(run, k, (bias * slope).detach())
+            if grid is not None:
+                grids[name] = grid
+    return FullGradients((pixels * slopes[0]).detach(), biases, grids)
+
+
+def _placed(run: RecordedPass, node: int, part: Tensor) -> tuple[Float[Tensor, "N K *map"], TokenGrid | None]:
+    """Channels first, positions last. In a transformer positions are tokens, or rows and columns like its patches.
+
+    Inside an attention these are the queries: the first axis as long as the sequence. What has no such axis comes
+    behind a pooling and has no positions.
+    """
+    entry, n = run.tape.nodes[node], len(run.pfvs(0))
+    mixed = len(part) != n
+    if mixed and n > 1:
+        raise IerfError(
+            f"samples cannot be told apart at {run.tape.describe(node)!r}, of shape {tuple(part.shape)}; "
+            "explain one at a time (at_once=1)"
+        )
+    before = [(k, grid) for k in run.tape.cuts() if k <= node and (grid := run.grid(k)) is not None]
+    if not mixed and (not before or not entry.map_shape or before[-1][1].is_shape_of(entry.map_shape)):
+        return part.movedim(entry.axis, 1), None
+    if not mixed and (grid := run.grid(node)) is not None:
+        return part.movedim(entry.axis, 1), grid
+    values = part.movedim(entry.axis, -1)[None] if mixed else part.movedim(entry.axis, -1)
+    for sequence, grid in before[-1:]:
+        for axis, size in enumerate(values.shape[1:-1], 1):
+            if size == run.tape.nodes[sequence].positions:
+                return values.movedim(axis, -1).flatten(1, -2), grid
+    return values.movedim(-1, 1).flatten(2) if mixed else part.flatten(1), None
 
 
 def _is_affine(call: Call) -> bool:
@@ -136,7 +172,8 @@ def _off_the_tangent(call: Call) -> Any:
 
     at = tuple(points.values())
     try:
-        value, slope = torch.func.jvp(function, at, at)[:2]
+        with sdpa_kernel(SDPBackend.MATH):
+            value, slope = torch.func.jvp(function, at, at)[:2]
     except (RuntimeError, NotImplementedError) as error:
         where = f" (called by the module {call.place.module!r})" if call.place.module else ""
         raise UnsupportedOperationError(
@@ -145,7 +182,13 @@ def _off_the_tangent(call: Call) -> Any:
     return (value - slope).detach() if isinstance(value, Tensor) else None
 
 
-def _psi(part: Float[Tensor, "N K *map"], name: str, psi: Psi, size: tuple[int, ...]) -> Float[Tensor, "N H W"]:
+def _psi(
+    part: Float[Tensor, "N K *map"], name: str, grid: TokenGrid | None, psi: Psi, size: tuple[int, ...]
+) -> Float[Tensor, "N H W"]:
+    if grid is not None:
+        patches = grid.to_map(part)
+        others = part.sum((1, 2)) - patches.sum((1, 2, 3)) if psi == "signed" else part.new_zeros(len(part))
+        return _psi(patches, name, None, psi, size) + others[:, None, None] / (size[0] * size[1])
     cells = part if part.ndim > 2 else part[:, :, None, None]
     if cells.ndim != 4:
         raise IerfError(

@@ -19,7 +19,8 @@ def gradcam(
     """`ReLU(Σ_k α_k A^k)` with `α` the spatial mean of ∂y/∂A (Selvaraju et al., arXiv 1610.02391, Eq. 1–2).
 
     `A` is the encoder output for resolution "low" and "input" (scaled up), the output of the layer at "high", or of
-    the layer that `resolution` names. encoder: the layer to take as the encoder output; None finds it.
+    the layer that `resolution` names; of a transformer, its patches (see `ierf.attribution.cam`).
+    encoder: the layer to take as the encoder output; None finds it.
     """
     return class_activation_map(_weights, model, x, target, resolution, encoder)
 

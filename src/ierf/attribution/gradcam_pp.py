@@ -23,7 +23,8 @@ def gradcam_pp(
     which is the same and does not underflow.
 
     `A` is the encoder output for resolution "low" and "input" (scaled up), the output of the layer at "high", or of
-    the layer that `resolution` names. encoder: the layer to take as the encoder output; None finds it.
+    the layer that `resolution` names; of a transformer, its patches (see `ierf.attribution.cam`).
+    encoder: the layer to take as the encoder output; None finds it.
     """
     return class_activation_map(_weights, model, x, target, resolution, encoder)
 

@@ -39,8 +39,10 @@ def kernel_shap(
     coalitions, so that a map depends neither on batch mates nor, by chance, on small changes of the picture.
 
     Args:
-        patch: the side of a square patch, by default a 14th of the picture's; or superpixels, (H, W) or (N, H, W).
-            A superpixel that a sample lacks is a player without influence, whose value is not shown.
+        patch: the side of a square patch; or superpixels, (H, W) or (N, H, W). By default the patches that the
+            network itself makes tokens of, if it does, they divide the picture, and `samples` suffices for them; else
+            a 14th of the picture. A superpixel that a sample lacks is a player without influence, whose value is not
+            shown.
         samples: how many coalitions, at least twice the number of patches.
         baseline: what takes the place of a removed patch.
         seed: of the coalitions.
@@ -50,7 +52,7 @@ def kernel_shap(
         IerfError: no picture, fewer than two patches, or too few coalitions to tell the patches apart.
     """
     with explaining(model, x, target, resolution) as y, torch.no_grad():
-        segments = _segments(y.pixels, patch)
+        segments = _segments(y.pixels, (_own_patch(y, samples) or _a_14th(y.pixels)) if patch is None else patch)
         n_patches = int(segments.max()) + 1
         z, weight = (t.to(y.pixels.device) for t in coalitions(n_patches, samples, seed))
         nothing, everything = z.new_zeros(1, n_patches), z.new_ones(1, n_patches)
@@ -111,7 +113,24 @@ def _worth(
     return worth
 
 
-def _segments(pixels: Tensor, patch: int | Segments | None) -> Int[Tensor, "N H W"]:
+def _own_patch(y: Objective, samples: int) -> tuple[int, int] | None:
+    """(height, width) of the patches of the network's first tokens; None where there are none that `samples` allow."""
+    try:
+        run = y.record(y.pixels[:1])
+    except IerfError:
+        return None
+    grid = next((grid for k in run.tape.cuts() if (grid := run.grid(k))), None)
+    height, width = y.pixels.shape[2:]
+    if grid is None or height % grid.rows or width % grid.columns or 2 * grid.patches > samples:
+        return None
+    return height // grid.rows, width // grid.columns
+
+
+def _a_14th(pixels: Tensor) -> int:
+    return max(1, round(max(pixels.shape[2:]) / 14))
+
+
+def _segments(pixels: Tensor, patch: int | tuple[int, int] | Segments) -> Int[Tensor, "N H W"]:
     if pixels.ndim != 4:
         raise IerfError(f"patches need pictures (N, C, H, W), not {tuple(pixels.shape)}")
     n, _, height, width = pixels.shape
@@ -126,8 +145,10 @@ def _segments(pixels: Tensor, patch: int | Segments | None) -> Int[Tensor, "N H 
                 f"got {tuple(patch.shape)} {patch.dtype}"
             )
         return patch.to(pixels.device, torch.long).expand(n, -1, -1)
-    side = max(1, round(max(height, width) / 14)) if patch is None else patch
-    if side < 1:
-        raise IerfError(f"a patch is at least one pixel wide, not {side}")
-    rows, columns = (torch.arange(length, device=pixels.device) // side for length in (height, width))
+    sides = patch if isinstance(patch, tuple) else (patch, patch)
+    if min(sides) < 1:
+        raise IerfError(f"a patch is at least one pixel wide, not {min(sides)}")
+    rows, columns = (
+        torch.arange(length, device=pixels.device) // side for length, side in zip((height, width), sides, strict=True)
+    )
     return (rows[:, None] * (int(columns[-1]) + 1) + columns).expand(n, -1, -1)

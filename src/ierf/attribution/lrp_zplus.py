@@ -10,8 +10,8 @@ from ierf.attribution.starts import logit_weights
 from ierf.attribution.targets import Target
 from ierf.model import VisionModel
 from ierf.rules import Backward, as_relevance, record
-from ierf.rules.srd import Unknown
-from ierf.rules.zplus import behind_a_layer, zplus_table
+from ierf.rules.unknown import Unknown
+from ierf.rules.zplus import zplus_table
 
 
 def lrp_zplus(
@@ -42,4 +42,5 @@ def lrp_zplus(
         node = run.at(resolution)
         (slope,) = torch.autograd.grad(run.logits, run.tape.settle(node), logit_weights(run.logits, y.target))
         axis = run.tape.nodes[node].axis
-        return as_relevance(slope, run.pfvs(node), axis) if behind_a_layer(run.tape, [node]) else slope.sum(axis)
+        relevance = as_relevance(slope, run.pfvs(node), axis) if run.tape.behind_a_layer([node]) else slope.sum(axis)
+        return run.on_grid(node, relevance)

@@ -49,8 +49,9 @@ class Objective:
     def _value(self, images: Tensor, target: Target) -> Tensor:
         if isinstance(target, Channel | Direction):
             run = self.record(images)
-            entry = run.tape.nodes[run.layer(target.layer)]
-            return reading(entry.tensor.movedim(entry.axis, -1), target).flatten(1).sum(1)
+            node = run.layer(target.layer)
+            entry = run.tape.nodes[node]
+            return reading(entry.tensor.movedim(entry.axis, -1), target, run.grid(node)).flatten(1).sum(1)
         return logit_value(self.record(images).logits if self.rules else self.forward(images), target)
 
 

@@ -12,7 +12,7 @@ from ierf.attribution.attnlrp import AttnLRPPass, attnlrp_pass
 from ierf.attribution.srd import SRDPass, srd_pass
 from ierf.errors import UnknownNameError
 from ierf.model import VisionModel
-from ierf.rules import AttnLRPRules, SRDRules
+from ierf.rules import AttnLRPRules, Backward, SRDRules
 
 RelevancePass = SRDPass | AttnLRPPass
 
@@ -24,6 +24,12 @@ RULES: Mapping[str, Callable[..., SRDRules | AttnLRPRules]] = {
 """Method -> its rules, from their options."""
 
 
+def usual_method(model: VisionModel) -> str:
+    """The papers' choice: AttnLRP for networks with attention modules, SRD for all others."""
+    names = {type(module).__name__.lower() for module in model.net.modules()}
+    return "attnlrp" if any("attention" in name or "attn" in name for name in names) else "srd"
+
+
 @contextmanager
 def relevance_pass(
     model: VisionModel,
@@ -31,7 +37,7 @@ def relevance_pass(
     method: str,
     options: Mapping[str, Any],
     encoder: str | None = None,
-    metered: bool = False,
+    backward: Backward | None = None,
 ) -> Iterator[RelevancePass]:
     """The forward pass of `model` on `x` under the rules of a method. Raises `UnknownNameError` for other options."""
     if method not in RULES:
@@ -42,8 +48,8 @@ def relevance_pass(
             raise UnknownNameError(f"option of the rules of {method!r}", name, known)
     rules = RULES[method](**options)
     if isinstance(rules, SRDRules):
-        with srd_pass(model, x, rules, encoder, metered) as run:
+        with srd_pass(model, x, rules, encoder, backward) as run:
             yield run
     else:
-        with attnlrp_pass(model, x, rules, encoder, metered) as other:
+        with attnlrp_pass(model, x, rules, encoder, backward) as other:
             yield other

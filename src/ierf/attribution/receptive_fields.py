@@ -5,70 +5,87 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ierf.attribution.srd import SRDPass, srd_pass
+from ierf.attribution.passes import RelevancePass, relevance_pass, usual_method
 from ierf.attribution.starts import check_positions
 from ierf.attribution.stencils import fields_by_stencils, stretches, worth
 from ierf.attribution.targets import Position
-from ierf.errors import IerfError
+from ierf.attribution.token_grid import TokenGrid
+from ierf.errors import IerfError, UnknownNameError
 from ierf.model import VisionModel, as_vision_model
-from ierf.rules import SRDRules
+from ierf.rules import Backward
 from ierf.rules.layout import Field
+
+RESOLUTIONS = ("input", "patch")
 
 
 def effective_receptive_fields(
     model: VisionModel | nn.Module,
     x: Float[Tensor, "N 3 H W"],
     layer: str,
-    positions: Sequence[Position] | None = None,
+    positions: Sequence[Position | int] | None = None,
     *,
-    bias: Literal["norm", "uniform", "drop"] = "norm",
-    unknown: Literal["raise", "gradient"] = "raise",
+    method: str | None = None,
+    resolution: Literal["input", "patch"] = "input",
     batch: int = 4,
-) -> Float[Tensor, "N P H W"]:
-    """The iERF of each PFV of `layer` at `positions` (row, column): a signed map over the pixels.
+    **options: Any,
+) -> Float[Tensor, "N P h w"]:
+    """The iERF of each PFV of `layer` at `positions`: a signed map over the pixels, or a score for each patch.
 
-    `iERF_j = Σ_i μ_ij iERF_i`, with one-hot maps at the pixels (arXiv 2605.00474, Eq. 2). Each sums to 1 with
-    `bias="norm"`, unless relevance leaks at dead PFVs. One forward pass serves all positions. Few are carried back one
-    by one, those whose theoretical receptive fields cannot overlap in one pass; many come from stencils of sharing
-    ratios, see `ierf.attribution.stencils`.
+    A feature map's position is (row, column), a token's its index, prefix tokens included, or a patch's (row, column).
+    One forward pass serves all positions.
+
+    "srd", the default for networks without attention: `iERF_j = Σ_i μ_ij iERF_i`, with one-hot maps at the pixels
+    (arXiv 2605.00474, Eq. 2). Each sums to 1 with `bias="norm"`, unless relevance leaks at dead PFVs. Few positions are
+    carried back one by one, those whose theoretical receptive fields cannot overlap in one pass; many come from
+    stencils of sharing ratios, see `ierf.attribution.stencils`.
+
+    "attnlrp", the default for networks with attention, and "cp_lrp": relevance 1 starts at the token, `a_k² / ‖a‖²` at
+    its channel k.
+    At resolution "patch" the score of a patch is `‖R_q‖₂` over the channels of its token where patches have become
+    tokens (Sec. III-D): a map of rows and columns, not signed.
 
     Args:
         positions: all positions of the layer, in row-major order, if None.
-        bias, unknown: as in `ierf.attribute` with method "srd".
+        options: of the method's rules: bias (srd), conv_gamma and linear_gamma (attnlrp, cp_lrp), unknown.
         batch: backward passes at once, which bounds the memory.
 
     The result takes `N · P · H · W` floats; ask for positions in portions where that is too much.
     """
     vision_model = as_vision_model(model)
-    with srd_pass(vision_model, x, SRDRules(bias, unknown)) as run:
-        return _fields(run, run.layer(layer), layer, positions, batch)
+    if resolution not in RESOLUTIONS:
+        raise UnknownNameError("resolution of iERFs", resolution, RESOLUTIONS)
+    with relevance_pass(
+        vision_model, x, method or usual_method(vision_model), options, backward=Backward(many=True)
+    ) as run:
+        node = run.layer(layer)
+        wanted = _positions(run, node, layer, positions)
+        return _pixels(run, node, wanted, batch) if resolution == "input" else _patches(run, node, wanted, batch)
 
 
-def _fields(
-    run: SRDPass, node: int, layer: str, positions: Sequence[Position] | None, batch: int
-) -> Float[Tensor, "N P H W"]:
-    entry, pixels = run.tape.nodes[node], run.pfvs(0)
-    size = entry.map_shape
+def _positions(
+    run: RelevancePass, node: int, layer: str, positions: Sequence[Position | int] | None
+) -> Int[Tensor, "P axes"]:
+    size = run.tape.nodes[node].map_shape
     if positions is None:
-        wanted = torch.cartesian_prod(*map(torch.arange, size)).view(-1, len(size))
-    else:
-        wanted = _as_rows(positions, len(size), layer)
+        return torch.cartesian_prod(*map(torch.arange, size)).view(-1, len(size))
+    wanted = _as_rows(positions, len(size), layer, run.grid(node))
     check_positions(wanted, size, layer)
+    return wanted
+
+
+def _pixels(run: RelevancePass, node: int, wanted: Int[Tensor, "P axes"], batch: int) -> Float[Tensor, "N P H W"]:
+    entry, pixels = run.tape.nodes[node], run.pfvs(0)
     windows = pixel_windows(wanted, entry.fields, run.tape.nodes[0].map_shape)
-    passes = groups_without_overlap(wanted, entry.fields, size)
+    passes = groups_without_overlap(wanted, entry.fields, entry.map_shape)
     way = stretches(run, node)
     if way is not None and worth(run, way, len(passes)):
         return fields_by_stencils(run, way, wanted)
     result = pixels.new_zeros(len(pixels), len(wanted), *run.tape.nodes[0].map_shape)
     for members in _portions(passes, batch):
-        relevance = pixels.new_zeros(len(members), len(pixels), *size)
-        for i, group in enumerate(members):
-            here: tuple[Any, ...] = (i, slice(None), *wanted[group].unbind(1))
-            relevance[here] = 1
-        (maps,) = run.carry(node, run.cotangent(node, relevance), [0])
+        (maps,) = run.carry(node, _hot(run, node, [wanted[group] for group in members]), [0])
         for shared, group in zip(maps, members, strict=True):
             for p in group:
                 window: tuple[Any, ...] = tuple(slice(low, high) for low, high in windows[p].tolist())
@@ -76,9 +93,31 @@ def _fields(
     return result
 
 
-def _as_rows(positions: Sequence[Position], axes: int, layer: str) -> Tensor:
+def _patches(run: RelevancePass, node: int, wanted: Int[Tensor, "P axes"], batch: int) -> Float[Tensor, "N P h w"]:
+    """`‖R_q‖₂` of every patch's token."""
+    first = run.first_tokens(node)
+    entry, scores = run.tape.nodes[first], []
+    for some in torch.split(wanted, batch):
+        (gradient,) = run.back(node, _hot(run, node, list(some[:, None])), [first])
+        scores.append(run.on_grid(first, (gradient * run.pfvs(first)).norm(dim=entry.axis + 1)))
+    return torch.cat(scores).transpose(0, 1)
+
+
+def _hot(run: RelevancePass, node: int, groups: Sequence[Int[Tensor, "p axes"]]) -> Float[Tensor, "B N ..."]:
+    """For each group of positions the gradient that carries relevance 1 at every one of them."""
+    relevance = run.pfvs(node).new_zeros(len(groups), len(run.pfvs(node)), *run.tape.nodes[node].map_shape)
+    for i, group in enumerate(groups):
+        here: tuple[Any, ...] = (i, slice(None), *group.unbind(1))
+        relevance[here] = 1
+    return run.cotangent(node, relevance)
+
+
+def _as_rows(positions: Sequence[Position | int], axes: int, layer: str, grid: TokenGrid | None) -> Tensor:
     try:
-        return torch.as_tensor(positions, dtype=torch.long).reshape(len(positions), axes)
+        given = torch.as_tensor(positions, dtype=torch.long)
+        if grid is not None and given.shape[1:] == (2,):
+            return grid.index(given)
+        return given.reshape(len(positions), axes)
     except (TypeError, ValueError, RuntimeError) as error:
         raise IerfError(f"positions of {layer!r} are {axes} numbers each, as in [(7, 9)]; got {positions!r}") from error
 

@@ -7,6 +7,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
+from ierf.attribution.token_grid import TokenGrid, token_grid
 from ierf.errors import IerfError, UnknownNameError
 from ierf.rules import Backward, Tape, as_cotangent, as_relevance
 
@@ -29,7 +30,7 @@ class RecordedPass:
     def encoder(self) -> int:
         """The encoder output: the last feature map that every path passes and that an affine operation still follows.
 
-        The head's own adaptive pooling does not count as a feature map.
+        The head's own adaptive pooling does not count as a feature map, nor do the heads of an attention pooling.
         """
         if self.encoder_layer is not None:
             return self.layer(self.encoder_layer)
@@ -38,12 +39,46 @@ class RecordedPass:
         maps = [
             k for k in cuts[1:] if k < last and nodes[k].positions > 1 and not nodes[k].operation.startswith("adaptive")
         ]
+        grids = {k: grid for k in maps if (grid := self.grid(k)) is not None}
+        if grids:
+            last_tokens, grid = max(grids.items())
+            maps = [k for k in maps if k <= last_tokens or grid.is_shape_of(nodes[k].map_shape)]
         if not maps:
             raise IerfError(
                 "found no feature map with more than one position between the pixels and the logits; "
                 "name the encoder's last layer with encoder="
             )
         return maps[-1]
+
+    @cached_property
+    def low(self) -> int:
+        """The map for resolution "low": the encoder output, or the last one before whose patches the logits depend on.
+
+        Where logits are read off a class token, only that token of the encoder output has an influence; that of the
+        patches ends at the input of the last block's first norm.
+        """
+        if self.encoder_layer is not None or (grid := self.grid(self.encoder)) is None:
+            return self.encoder
+        logits = self.logits
+        weights = torch.linspace(1, 2, logits.numel()).view_as(logits).to(logits)
+        for k in reversed([k for k in self.tape.cuts() if 0 < k <= self.encoder]):
+            if self.grid(k) != grid:
+                break
+            entry = self.tape.nodes[k]
+            with self.backward.as_gradient():
+                (slope,) = torch.autograd.grad(logits, entry.tensor, weights, retain_graph=True)
+            if bool(grid.to_map(slope.movedim(entry.axis, 1)).any()):
+                return k
+        return self.encoder
+
+    def grid(self, node: int) -> TokenGrid | None:
+        """Rows and columns of the patches among the tokens of `node`; None for other maps and where it is unknown."""
+        return token_grid(self.tape, node)
+
+    def on_grid(self, node: int, values: Tensor) -> Tensor:
+        """Values at the positions of a map, (..., T) for tokens: with the rows and columns of the patches, if known."""
+        grid = self.grid(node)
+        return values if grid is None else grid.to_map(values)
 
     def layer(self, name: str) -> int:
         """The node of a layer's output; of a convolution that a batch-norm follows, that of the pair."""
@@ -56,19 +91,20 @@ class RecordedPass:
     def at(self, resolution: str) -> int:
         """The node at which a backward pass stops: "low", "high", "input" or a layer's name.
 
-        high: going back from the encoder output, the first map of at least 1/8 of the input's side that is a cut
-        (a padded copy of a map does not count).
+        high: going back from there, the first map of at least 1/8 of the input's side, by rows and columns, that is a
+        cut (a padded copy of a map does not count).
         """
         if resolution == "input":
             return 0
         if resolution == "low":
-            return self.encoder
+            return self.low
         if resolution != "high":
             return self.layer(resolution)
         nodes = self.tape.nodes
         size = nodes[0].map_shape
-        for k in reversed([k for k in self.tape.cuts() if k <= self.encoder]):
-            shape = nodes[k].map_shape
+        for k in reversed([k for k in self.tape.cuts() if k <= self.low]):
+            grid = self.grid(k)
+            shape = nodes[k].map_shape if grid is None else (grid.rows, grid.columns)
             if nodes[k].operation == "pad" or not nodes[k].is_map:
                 continue
             if len(shape) == len(size) and all(8 * side >= full for side, full in zip(shape, size, strict=True)):
@@ -93,7 +129,7 @@ class RecordedPass:
 
         `gradient` has the shape of the tensor at `start`, with one axis more in front for a batch of backward passes.
         """
-        output, sources = self.tape.settle(start), [self._source(stop, start) for stop in stops]
+        output, sources = self.tape.settle(start), [self.tape.nodes[k].used for k in stops]
 
         def vjp(cotangent: Tensor) -> tuple[Tensor | None, ...]:
             return torch.autograd.grad(output, sources, cotangent, retain_graph=True, allow_unused=True)
@@ -107,6 +143,9 @@ class RecordedPass:
                 )
         return [g for g in found if g is not None]
 
-    def _source(self, stop: int, start: int) -> Tensor:
-        """The tensor to differentiate by; a backward pass that stops where it starts needs the very same one."""
-        return self.tape.settle(stop) if stop == start else self.tape.nodes[stop].tensor
+    def first_tokens(self, node: int) -> int:
+        """The first map of tokens, one for each patch, that every path to `node` passes."""
+        tokens = [k for k in self.tape.cuts(node) if k > 0 and self.grid(k) is not None]
+        if not tokens:
+            raise IerfError(f"no patches become tokens before {self.tape.describe(node)!r}; ask for the pixels instead")
+        return tokens[0]

@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ierf.attribution.cam import channels_first, enlarged, map_node, quotient, weighted
+from ierf.attribution.cam import enlarged, feature_map, map_node, quotient, weighted
 from ierf.attribution.objective import explaining_logits
 from ierf.attribution.portions import portions
 from ierf.attribution.targets import Target
@@ -29,15 +29,16 @@ def scorecam(
         encoder: the layer to take as the encoder output; None finds it.
         at_once: most masked images in one pass.
     """
-    with explaining_logits(model, x, target) as y, torch.no_grad():
+    with explaining_logits(model, x, target) as y:
         run = y.record(y.pixels, encoder)
-        a = channels_first(run, map_node(run, resolution))
+        a = feature_map(run, map_node(run, resolution))
         del run
-        scores = a.new_zeros(a.shape[:2])
-        for some, channels in portions(len(a), a.shape[1], at_once):
-            masks = _to_unit(enlarged(a[some, channels], tuple(x.shape[2:])))
-            scores[some, channels] = y(y.pixels[some, None] * masks[:, :, None], some)
-        return weighted(scores.softmax(1).view(*scores.shape, *[1] * (a.ndim - 2)), a, resolution, tuple(x.shape[2:]))
+        scores, size = a.new_zeros(a.shape[:2]), tuple(x.shape[2:])
+        with torch.no_grad():
+            for some, channels in portions(len(a), a.shape[1], at_once):
+                masks = _to_unit(enlarged(a[some, channels], size))
+                scores[some, channels] = y(y.pixels[some, None] * masks[:, :, None], some)
+        return weighted(scores.softmax(1).view(*scores.shape, *[1] * (a.ndim - 2)), a, resolution, size)
 
 
 def _to_unit(maps: Float[Tensor, "N K H W"]) -> Float[Tensor, "N K H W"]:

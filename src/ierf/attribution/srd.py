@@ -26,8 +26,9 @@ class SRDPass(RecordedPass):
     def final_ratio(self, target: Target, head: Head) -> Tensor:
         """`μ_i→c` at the encoder output (Eq. 5–6), (N, H, W).
 
-        Φ_i^c = Σ_k α_k^c A_i^k with α the spatial mean of ∂y^c/∂A. mean: minus the mean of Φ over all classes, which
-        is Φ of the mean logit, so one gradient serves. clamped: the positive part of that.
+        Φ_i^c = Σ_k α_k^c A_i^k with α the spatial mean of ∂y^c/∂A; of tokens, which a head may read one by one, ∂y^c/∂A_i
+        itself. mean: minus the mean of Φ over all classes, which is Φ of the mean logit, so one gradient serves.
+        clamped: the positive part of that.
         """
         if head not in HEADS:
             raise UnknownNameError("choice for head", head, HEADS)
@@ -37,8 +38,9 @@ class SRDPass(RecordedPass):
             if head != "raw" and logits.ndim == 2:
                 weights = weights - weights.sum(1, keepdim=True) / logits.shape[1]
             (gradient,) = torch.autograd.grad(logits, entry.tensor, weights, retain_graph=True)
-        spatial = [i for i in range(entry.tensor.ndim) if i not in (0, entry.axis)]
-        phi = as_relevance(gradient.mean(spatial, keepdim=True), self.pfvs(self.encoder), entry.axis)
+        if self.grid(self.encoder) is None:
+            gradient = gradient.mean([i for i in range(gradient.ndim) if i not in (0, entry.axis)], keepdim=True)
+        phi = as_relevance(gradient, self.pfvs(self.encoder), entry.axis)
         return phi.clamp_min(0) if head == "clamped" else phi
 
     def start(self, target: Target, head: Head = "clamped") -> tuple[int, Tensor]:
@@ -48,22 +50,23 @@ class SRDPass(RecordedPass):
         node = self.layer(target.layer)
         pfvs = self.pfvs(node)
         if isinstance(target, Channel | Direction):
-            relevance = reading(pfvs.movedim(self.tape.nodes[node].axis, -1), target)
+            relevance = reading(pfvs.movedim(self.tape.nodes[node].axis, -1), target, self.grid(node))
         else:
-            relevance = relevance_map(target, (len(pfvs), *self.tape.nodes[node].map_shape)).to(pfvs)
+            shape = (len(pfvs), *self.tape.nodes[node].map_shape)
+            relevance = relevance_map(target, shape, self.grid(node)).to(pfvs)
         return node, self.cotangent(node, relevance)
 
 
 @contextmanager
 def srd_pass(
-    model: VisionModel, x: Tensor, rules: SRDRules, encoder: str | None = None, metered: bool = False
+    model: VisionModel, x: Tensor, rules: SRDRules, encoder: str | None = None, backward: Backward | None = None
 ) -> Iterator[SRDPass]:
     """The forward pass of `model` on `x` under `rules`; the model is in evaluation mode until the context is left.
 
-    `metered` makes a ledger possible.
+    backward: its switches; `metered` makes a ledger possible, `many` batches of backward passes.
     """
     with running(model, x) as (forward, pixels):
-        backward = Backward(metered)
+        backward = backward or Backward()
         tape = record(model.net, pixels, rules.table(), rules.fallback, backward, forward)
         yield SRDPass(tape, backward, encoder)
 
@@ -89,4 +92,5 @@ def srd(
         encoder: the layer to take as the encoder output; None finds it.
     """
     with srd_pass(model, x, SRDRules(bias, unknown), encoder) as run:
-        return run.carry(*run.start(target, head), [run.at(resolution)])[0].detach()
+        node = run.at(resolution)
+        return run.on_grid(node, run.carry(*run.start(target, head), [node])[0].detach())

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from ierf.attribution.targets import PFV, Channel, Direction, Logit, LogitFunction, Position, Relevance, Target
+from ierf.attribution.token_grid import TokenGrid
 from ierf.errors import IerfError
 
 LayerTarget = Channel | PFV | Direction | Relevance
@@ -53,20 +54,31 @@ def _gradient_of_function(logits: Tensor, function: LogitFunction) -> Tensor:
         return torch.autograd.grad(value.sum(), point)[0]
 
 
-def relevance_map(target: PFV | Relevance, shape: tuple[int, ...]) -> Tensor:
-    """The relevance of each PFV of a layer whose map has this shape, (N, H, W), that a target gives outright."""
+def relevance_map(target: PFV | Relevance, shape: tuple[int, ...], grid: TokenGrid | None = None) -> Tensor:
+    """The relevance of each PFV of a layer whose map has this shape, (N, H, W), that a target gives outright.
+
+    For tokens with a `grid`, a map (N, rows, columns) gives that of the patches; other tokens have none.
+    """
     if isinstance(target, PFV):
-        return one_hot(target.position, shape, target.layer)
+        return one_hot(target.position, shape, target.layer, grid)
+    if grid is not None and target.map.shape == (shape[0], grid.rows, grid.columns):
+        return grid.to_tokens(target.map, shape[1])
     if target.map.shape != shape:
         raise IerfError(f"the relevance map at {target.layer!r} must be {shape}, not {tuple(target.map.shape)}")
     return target.map
 
 
-def one_hot(position: Position | Sequence[Position], shape: tuple[int, ...], layer: str) -> Tensor:
-    """1 at one position of each sample, (N, H, W)."""
+def one_hot(
+    position: int | Position | Sequence[Position], shape: tuple[int, ...], layer: str, grid: TokenGrid | None = None
+) -> Tensor:
+    """1 at one position of each sample, (N, H, W); of tokens with a `grid`, a patch may be given by (row, column)."""
     rows = torch.as_tensor(position)
+    if grid is not None and rows.shape in ((2,), (shape[0], 2)):
+        rows = grid.index(rows.reshape(-1, 2))
     if rows.numel() not in (len(shape) - 1, shape[0] * (len(shape) - 1)):
-        raise IerfError(f"a position of {layer!r} is (row, column), one or one per sample; got {position!r}")
+        raise IerfError(
+            f"a position of {layer!r} is (row, column), or (index,) of a token, one or one per sample; got {position!r}"
+        )
     rows = rows.reshape(-1, len(shape) - 1).expand(shape[0], -1)
     check_positions(rows, shape[1:], layer)
     hot = torch.zeros(shape)
@@ -82,9 +94,9 @@ def check_positions(positions: Tensor, size: tuple[int, ...], layer: str) -> Non
         raise IerfError(f"position {bad} is outside {layer!r}, whose map is {' × '.join(map(str, size))}")
 
 
-def reading(pfvs: Tensor, target: Channel | Direction) -> Tensor:
+def reading(pfvs: Tensor, target: Channel | Direction, grid: TokenGrid | None = None) -> Tensor:
     """What a channel or a direction reads from each PFV, `⟨a_i, d⟩`: (N, H, W, C) -> (N, H, W), differentiable."""
-    return _channel(pfvs, target) if isinstance(target, Channel) else _projection(pfvs, target)
+    return _channel(pfvs, target) if isinstance(target, Channel) else _projection(pfvs, target, grid)
 
 
 def _channel(pfvs: Tensor, target: Channel) -> Tensor:
@@ -95,7 +107,7 @@ def _channel(pfvs: Tensor, target: Channel) -> Tensor:
     return pfvs.gather(-1, index).squeeze(-1)
 
 
-def _projection(pfvs: Tensor, target: Direction) -> Tensor:
+def _projection(pfvs: Tensor, target: Direction, grid: TokenGrid | None) -> Tensor:
     vector = target.vector.to(pfvs)
     if vector.shape not in (pfvs.shape[-1:], (len(pfvs), pfvs.shape[-1])):
         raise IerfError(f"a direction at {target.layer!r} has {pfvs.shape[-1]} channels; got {tuple(vector.shape)}")
@@ -103,5 +115,5 @@ def _projection(pfvs: Tensor, target: Direction) -> Tensor:
     return (
         along
         if target.position is None
-        else along * one_hot(target.position, tuple(along.shape), target.layer).to(along)
+        else along * one_hot(target.position, tuple(along.shape), target.layer, grid).to(along)
     )

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ierf.attribution.srd import SRDPass
+from ierf.attribution.recorded import RecordedPass
 from ierf.rules.layout import Field
 from ierf.rules.window import Window
 
@@ -81,7 +81,7 @@ class Stretch:
         return F.pad(summed, [-side for pair in reversed(self._canvas) for side in pair])
 
 
-def stretches(run: SRDPass, start: int) -> list[Stretch] | None:
+def stretches(run: RecordedPass, start: int) -> list[Stretch] | None:
     """The way from `start` down to the pixels in stretches between scalar layers; None if windows are not known."""
     nodes = run.tape.nodes
     scalar = [k for k in run.tape.cuts(start) if k in (0, start) or nodes[k].scalar]
@@ -103,7 +103,7 @@ def _relative(before: tuple[Field, ...] | None, after: tuple[Field, ...] | None)
     )
 
 
-def worth(run: SRDPass, way: Sequence[Stretch], passes: int) -> bool:
+def worth(run: RecordedPass, way: Sequence[Stretch], passes: int) -> bool:
     """Whether reading stencils is cheaper than `passes` full backward passes, by the numbers that each one moves.
 
     Never where a stencil would not fit into the memory that is allowed.
@@ -114,7 +114,7 @@ def worth(run: SRDPass, way: Sequence[Stretch], passes: int) -> bool:
     return sum(c * s.passes for c, s in zip(cost, way, strict=True)) < passes * sum(cost)
 
 
-def stencil(run: SRDPass, stretch: Stretch) -> Tensor:
+def stencil(run: RecordedPass, stretch: Stretch) -> Tensor:
     """The sharing ratios of a stretch, `(N, window, *positions)`."""
     n = len(run.pfvs(0))
     ratios = run.pfvs(0).new_zeros(n, stretch.window.taps, *stretch.positions)
@@ -128,7 +128,7 @@ def stencil(run: SRDPass, stretch: Stretch) -> Tensor:
     return ratios
 
 
-def fields_by_stencils(run: SRDPass, way: Sequence[Stretch], positions: Tensor) -> Tensor:
+def fields_by_stencils(run: RecordedPass, way: Sequence[Stretch], positions: Tensor) -> Tensor:
     """iERFs of the PFVs at `positions` (P, axes) of the first stretch's upper layer, (N, P, *pixels)."""
     n, size = len(run.pfvs(0)), way[0].positions
     at_once = max(1, NUMBERS // (n * max(stretch.numbers for stretch in way)))

@@ -63,7 +63,7 @@ def relevant_pfvs(
     """What given PFVs, at one position each, are worth. Raises `IerfError` for a position outside its layer's map."""
     nodes = [run.layer(pfv.layer) for pfv in pfvs]
     hot = [
-        one_hot(pfv.position, (1, *run.tape.nodes[node].map_shape), pfv.layer)[0]
+        one_hot(pfv.position, (1, *run.tape.nodes[node].map_shape), pfv.layer, run.grid(node))[0]
         for node, pfv in zip(nodes, pfvs, strict=True)
     ]
     maps = run.carry(start, gradient, nodes)

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 Position = tuple[int, ...]
-"""(row, column) of a feature map."""
+"""(row, column) of a feature map or a patch, or (index,) of a token, prefix tokens included."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class PFV:
     """One pointwise feature vector with relevance 1: its iERF. A list has one position per sample."""
 
     layer: str
-    position: Position | Sequence[Position]
+    position: int | Position | Sequence[Position]
 
 
 @dataclass(frozen=True)
@@ -42,15 +42,18 @@ class Direction:
 
     layer: str
     vector: Float[Tensor, "*N C"]
-    position: Position | Sequence[Position] | None = None
+    position: int | Position | Sequence[Position] | None = None
 
 
 @dataclass(frozen=True)
 class Relevance:
-    """A given relevance map at a layer, (N, H, W): one scalar for each PFV."""
+    """A given relevance map at a layer, (N, H, W): one scalar for each PFV.
+
+    For tokens (N, T), or (N, rows, columns) of the patches: then prefix tokens have none.
+    """
 
     layer: str
-    map: Float[Tensor, "N H W"]
+    map: Float[Tensor, "N ..."]
 
 
 LogitFunction = Callable[[Float[Tensor, "N K"]], Float[Tensor, " N"]]

@@ -21,7 +21,8 @@ def xgradcam(
     A channel whose activations sum to 0 has no weight.
 
     `A` is the encoder output for resolution "low" and "input" (scaled up), the output of the layer at "high", or of
-    the layer that `resolution` names. encoder: the layer to take as the encoder output; None finds it.
+    the layer that `resolution` names; of a transformer, its patches (see `ierf.attribution.cam`).
+    encoder: the layer to take as the encoder output; None finds it.
     """
     return class_activation_map(_weights, model, x, target, resolution, encoder)
 

@@ -6,7 +6,7 @@ from typing import Annotated
 import torch
 import typer
 
-from ierf.attribution import check_conservation
+from ierf.attribution import check_conservation, usual_method
 from ierf.cli.console import out, say
 from ierf.cli.ledger_table import ledger_table
 from ierf.cli.options import DEFAULT_MODEL, Bias, Device, Model, Unknown, given
@@ -24,6 +24,9 @@ def check(
     layer: Annotated[
         str | None, typer.Option(metavar="NAME", help="Start at this layer instead of at the class.")
     ] = None,
+    method: Annotated[
+        str | None, typer.Option(metavar="NAME", help="srd, attnlrp or cp_lrp; default: attnlrp for transformers.")
+    ] = None,
     bias: Bias = None,
     unknown: Unknown = None,
     device: Device = "cpu",
@@ -39,6 +42,8 @@ def check(
         ierf check --model timm:resnet50.a1_in1k --photo cat.jpg
 
         ierf check --bias drop
+
+        ierf check --model timm:vit_base_patch16_224 --method cp_lrp
     """
     loaded = load(model, device)
     if photo is None:
@@ -46,7 +51,8 @@ def check(
         x = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(SEED)).to(loaded.device, loaded.dtype)
     else:
         x = loaded.prepare(photo)
-    ledger = check_conservation(loaded, x, layer=layer, **given(bias=bias, unknown=unknown))
+    options = given(bias=bias, unknown=unknown)
+    ledger = check_conservation(loaded, x, method or usual_method(loaded), layer, **options)
     out().print(ledger_table(ledger))
     conserved = ledger.conserved()
     say(f"{'conserved' if conserved else 'not conserved'}: {ledger_sentence(ledger)}", "green" if conserved else "red")

@@ -29,7 +29,10 @@ def explain(
             "--class", "-c", metavar="NAME|INDEX", help="A class to explain; default: the three most probable."
         ),
     ] = None,
-    method: Annotated[str, typer.Option(metavar="NAME", help=f"One of {', '.join(METHODS)}.")] = "srd",
+    method: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help=f"One of {', '.join(METHODS)}; default: attnlrp for transformers, else srd."),
+    ] = None,
     resolution: Annotated[
         list[str] | None, typer.Option(metavar="low|high|input|LAYER", help="A map to show; default: the first three.")
     ] = None,

@@ -6,47 +6,31 @@ taps once more: 0.45 F for a ResNet-50, so 1.22 in all. iERFs of P positions wou
 "P gradients"; by stencils they are some ten to twenty, whatever P is.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from functools import partial
-from statistics import median
-from time import perf_counter
 
 import torch
 from torch import Tensor
 
 from ierf.attribution import attribute, effective_receptive_fields
 from ierf.attribution.srd import srd_pass
+from ierf.experiments.cost import Cost, cost_of, noise, plain_gradient
 from ierf.model import VisionModel
 from ierf.rules import SRDRules
-
-Work = Callable[[], object]
-
-
-@dataclass(frozen=True)
-class Cost:
-    """Time of `what` over the time of `peer`; median, smallest and largest ratio of neighbouring runs."""
-
-    what: str
-    peer: str
-    ratio: float
-    lowest: float
-    highest: float
 
 
 def srd_costs(model: VisionModel, batches: Sequence[int] = (1, 8), rounds: int = 7, seed: int = 0) -> Iterator[Cost]:
     """The costs one after the other, on noise of the model's input size; every ratio comes from interleaved runs."""
-    generator = torch.Generator().manual_seed(seed)
     for n in batches:
-        x = torch.randn(n, 3, *model.preprocess.size, generator=generator).to(model.device, model.dtype)
+        x = noise(model, n, seed)
         peer = "forward + gradient"
         for bias in ("drop", "uniform", "norm"):
             work = partial(attribute, model, x, bias=bias)
-            yield _cost(f"SRD, bias {bias}, batch {n}", work, peer, partial(plain_gradient, model, x), rounds)
-    x = torch.randn(1, 3, *model.preprocess.size, generator=generator).to(model.device, model.dtype)
+            yield cost_of(f"SRD, bias {bias}, batch {n}", work, peer, partial(plain_gradient, model, x), rounds)
+    x = noise(model, 1, seed)
     for layer, positions in _layers(model, x):
         p = len(positions)
-        yield _cost(
+        yield cost_of(
             f"iERFs of {p} positions of {layer}",
             partial(effective_receptive_fields, model, x, layer, positions),
             f"{p} forwards + gradients",
@@ -54,12 +38,6 @@ def srd_costs(model: VisionModel, batches: Sequence[int] = (1, 8), rounds: int =
             max(1, rounds // 3),
             p,
         )
-
-
-def plain_gradient(model: VisionModel, x: Tensor) -> Tensor:
-    """The gradient of the predicted logits by the pixels, as one writes it by hand."""
-    pixels = x.clone().requires_grad_()
-    return torch.autograd.grad(model(pixels).amax(1).sum(), pixels)[0]
 
 
 def _layers(model: VisionModel, x: Tensor) -> Iterator[tuple[str, list[tuple[int, ...]]]]:
@@ -74,22 +52,3 @@ def _layers(model: VisionModel, x: Tensor) -> Iterator[tuple[str, list[tuple[int
         corner = [max(0, (size - 16) // 2) for size in nodes[k].map_shape]
         block = [range(c, min(c + 16, size)) for c, size in zip(corner, nodes[k].map_shape, strict=True)]
         yield named[k], [tuple(p) for p in torch.cartesian_prod(*map(torch.tensor, map(list, block))).tolist()]
-
-
-def _cost(what: str, work: Work, peer: str, peer_work: Work, rounds: int, times: int = 1) -> Cost:
-    _seconds(work), _seconds(peer_work)
-    ratios = [_seconds(work) / (times * _seconds(peer_work)) for _ in range(rounds)]
-    return Cost(what, peer, median(ratios), min(ratios), max(ratios))
-
-
-def _seconds(work: Work) -> float:
-    _finish()
-    start = perf_counter()
-    work()
-    _finish()
-    return perf_counter() - start
-
-
-def _finish() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from ierf.attribution import Ledger, attribute
 from ierf.attribution.attribute import METHODS, check_options
 from ierf.attribution.conservation import ledger
-from ierf.attribution.srd import Head, SRDPass, srd_pass
+from ierf.attribution.passes import RULES, RelevancePass, relevance_pass, usual_method
+from ierf.attribution.srd import Head
 from ierf.attribution.starts import one_hot
 from ierf.attribution.strongest import RelevantPFV, layers_over_depth, relevant_pfvs, strongest_pfvs
 from ierf.attribution.targets import PFV
@@ -22,7 +23,7 @@ from ierf.errors import IerfError, UnknownNameError
 from ierf.model import VisionModel, as_vision_model, evaluating
 from ierf.model.images import ImageLike, as_image
 from ierf.report.explanation import RESOLUTIONS, Explanation, PFVField, Prediction
-from ierf.rules import SRDRules
+from ierf.rules import Backward
 
 SHOWN_SIDE = 384
 """Pixels of the shorter side of figures, at least."""
@@ -37,7 +38,7 @@ def explain(
     photo: ImageLike,
     classes: Classes = None,
     *,
-    method: str = "srd",
+    method: str | None = None,
     n_classes: int = 3,
     resolutions: Sequence[str] | None = None,
     pfvs: Sequence[PFV] | None = None,
@@ -48,17 +49,18 @@ def explain(
     Args:
         photo: a path, a PIL image, or uint8 pixels (H, W, 3).
         classes: names or indices; None: the `n_classes` most probable.
-        method: one of `ierf.attribution.METHODS`. "srd" computes everything from one forward pass; others give maps
-            only.
+        method: one of `ierf.attribution.METHODS`; None: "attnlrp" for transformers, else "srd". These two and "cp_lrp"
+            compute everything from one forward pass; others give maps only.
         resolutions: "low", "high", "input" or layers' names; None: those three, as far as the method has them.
         pfvs: the PFVs whose iERFs to compute, each with one position; None: the strongest for the first class, in
-            three layers. Only for method "srd".
+            three layers. Not for methods that give maps only.
         options: of the method, as in `ierf.attribute`.
 
     Raises:
         IerfError: the photograph cannot be read, a class or layer does not exist, a position lies outside its map.
     """
     vision_model = as_vision_model(model)
+    method = method or usual_method(vision_model)
     if method not in METHODS:
         raise UnknownNameError("method", method, METHODS)
     check_options(method, METHODS[method], options)
@@ -70,10 +72,10 @@ def explain(
 
     fields: list[PFVField] = []
     account: Ledger | None = None
-    if method == "srd":
-        logits, maps, fields, account = _by_srd(vision_model, x, choose, resolutions or RESOLUTIONS, pfvs, **options)
+    if method in RULES:
+        logits, maps, fields, account = _by_rules(vision_model, x, choose, method, resolutions, pfvs, **options)
     elif pfvs is not None:
-        raise IerfError(f"iERFs come from method 'srd', not from {method!r}")
+        raise IerfError(f"iERFs come from the methods {', '.join(RULES)}, not from {method!r}")
     else:
         logits, maps = _by_attribution(vision_model, x, choose, method, resolutions, options)
     ranked = predictions(vision_model, logits)
@@ -113,24 +115,26 @@ def _class_indices(model: VisionModel, logits: Tensor, classes: Classes, n_class
     return list(dict.fromkeys(model.class_index(c, n_classes=len(logits)) for c in wanted))
 
 
-def _by_srd(
+def _by_rules(
     model: VisionModel,
     x: Tensor,
     choose: Choose,
-    resolutions: Sequence[str],
+    method: str,
+    resolutions: Sequence[str] | None,
     pfvs: Sequence[PFV] | None,
     *,
-    head: Head = "clamped",
+    head: Head | None = None,
     encoder: str | None = None,
     **rules: Any,
 ) -> tuple[Tensor, Maps, list[PFVField], Ledger]:
-    """One forward pass; per class one backward pass through the head and one that stops at all resolutions."""
-    with srd_pass(model, x, SRDRules(**rules), encoder, metered=True) as run:
-        logits = _only(run.tape.settle(run.tape.output))
-        stops = [run.at(resolution) for resolution in resolutions]
-        starts = {index: run.start(index, head) for index in choose(logits)}
+    """One forward pass; per class one backward pass that stops at all resolutions (SRD: and one through the head)."""
+    of_class = {} if head is None else {"head": head}
+    with relevance_pass(model, x, method, rules, encoder, Backward(metered=True, many=True)) as run:
+        logits = _only(run.logits)
+        stops = _stops(run, resolutions)
+        starts = {index: run.start(index, **of_class) for index in choose(logits)}
         maps = {
-            index: {name: _only(m) for name, m in zip(resolutions, run.carry(*start, stops), strict=True)}
+            index: {name: _only(m) for name, m in zip(stops, run.carry(*start, list(stops.values())), strict=True)}
             for index, start in starts.items()
         }
         node, gradient = next(iter(starts.values()))
@@ -139,6 +143,14 @@ def _by_srd(
         else:
             found = relevant_pfvs(run, node, gradient, pfvs)
         return logits, maps, _fields(run, found), ledger(run, node, gradient)
+
+
+def _stops(run: RelevancePass, resolutions: Sequence[str] | None) -> dict[str, int]:
+    """Where each map is read off; by default the three resolutions, without those that are one and the same map."""
+    if resolutions is not None:
+        return {name: run.at(name) for name in resolutions}
+    node_of = {run.at(name): name for name in RESOLUTIONS}
+    return {name: node for node, name in node_of.items()}
 
 
 def _by_attribution(
@@ -168,7 +180,7 @@ def _by_attribution(
     return logits, maps
 
 
-def _fields(run: SRDPass, found: Sequence[RelevantPFV]) -> list[PFVField]:
+def _fields(run: RelevancePass, found: Sequence[RelevantPFV]) -> list[PFVField]:
     """The PFVs with their iERFs, layer by layer: one batch of backward passes for each."""
     by_layer: dict[str, list[RelevantPFV]] = {}
     for pfv in found:
@@ -176,7 +188,7 @@ def _fields(run: SRDPass, found: Sequence[RelevantPFV]) -> list[PFVField]:
     return [each for layer, pfvs in by_layer.items() for each in _fields_of_layer(run, layer, pfvs)]
 
 
-def _fields_of_layer(run: SRDPass, layer: str, pfvs: Sequence[RelevantPFV]) -> list[PFVField]:
+def _fields_of_layer(run: RelevancePass, layer: str, pfvs: Sequence[RelevantPFV]) -> list[PFVField]:
     node = run.layer(layer)
     shape = run.tape.nodes[node].map_shape
     hot = torch.stack([one_hot(pfv.position, (1, *shape), layer) for pfv in pfvs])

@@ -1,40 +1,41 @@
 """From a relevance map to an array fit to be shown: on a grid, smoothed, normalised, enlarged."""
 
 from collections.abc import Sequence
-from math import isqrt
 
 import numpy as np
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
+from ierf.attribution.token_grid import TokenGrid
 from ierf.errors import IerfError
 
 Size = tuple[int, int]
 """(height, width)."""
 
 PERCENTILE = 99.5
-_MOST_PREFIX_TOKENS = 16
 
 
 def on_grid(relevance: Float[Tensor, "h w"] | Float[Tensor, " T"], like: Size) -> Float[np.ndarray, "h w"]:
     """The map as an array; a sequence of tokens loses its prefix tokens and becomes a grid with the shape of `like`."""
-    values: np.ndarray = relevance.detach().cpu().float().numpy()
-    if values.ndim == 2:
-        return values
-    height, width = token_grid(values.shape, like)
-    return values[len(values) - height * width :].reshape(height, width)
+    values = relevance.detach().cpu().float()
+    placed = values if values.ndim == 2 else _tokens(values.shape, like).to_map(values)
+    grid: np.ndarray = placed.numpy()
+    return grid
 
 
 def token_grid(shape: Sequence[int], like: Size) -> Size:
     """The (rows, columns) of a map: its own, or those of a token sequence's patches over a picture of size `like`."""
     if len(shape) == 2:
         return shape[0], shape[1]
-    if len(shape) == 1:
-        for patches in range(shape[0], max(0, shape[0] - _MOST_PREFIX_TOKENS), -1):
-            rows = isqrt(patches * like[0] // like[1])
-            if rows and patches % rows == 0 and rows * like[1] == patches // rows * like[0]:
-                return rows, patches // rows
+    tokens = _tokens(shape, like)
+    return tokens.rows, tokens.columns
+
+
+def _tokens(shape: Sequence[int], like: Size) -> TokenGrid:
+    grid = TokenGrid.by_aspect(shape[0], like) if len(shape) == 1 else None
+    if grid is not None:
+        return grid
     raise IerfError(f"a map of shape {tuple(shape)} has no rows and columns, so it cannot be shown as a picture")
 
 
@@ -42,9 +43,7 @@ def cell_of(position: Sequence[int], shape: Sequence[int], like: Size) -> tuple[
     """The (row, column) of a position on its grid; None for a prefix token."""
     if len(position) == 2:
         return position[0], position[1]
-    rows, columns = token_grid(shape, like)
-    patch = position[0] - (shape[0] - rows * columns)
-    return divmod(patch, columns) if patch >= 0 else None
+    return _tokens(shape, like).cell(position[0])
 
 
 def normalised(values: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:

@@ -84,7 +84,8 @@ def as_command(explanation: Explanation) -> str | None:
     for layer in layers:
         words += ["--layer", layer]
     for pfv in explanation.pfvs or ():
-        words += ["--position", ",".join(map(str, pfv.position))]
+        numbers = [pfv.position] if isinstance(pfv.position, int) else pfv.position
+        words += ["--position", ",".join(map(str, numbers))]
     return shlex.join(words)
 
 

@@ -55,6 +55,9 @@ COMPOSED = frozenset(["multi_head_attention_forward"])
 
 CONVOLUTIONS = frozenset(["conv1d", "conv2d", "conv3d"])
 
+LAYERS = CONVOLUTIONS | {"linear", "addmm"}
+"""Operations with weights that mix channels."""
+
 _ALIASES = {
     "__add__": "add", "__radd__": "add", "__iadd__": "add_", "__sub__": "sub", "__isub__": "sub_",
     "subtract": "sub", "__rsub__": "rsub", "__mul__": "mul", "__rmul__": "mul", "__imul__": "mul_",

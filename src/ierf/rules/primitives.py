@@ -37,6 +37,8 @@ class Backward:
 
     metered: bool = False
     """Whether every operation notes the relevance at its inputs and outputs; must be chosen before the forward pass."""
+    many: bool = False
+    """Whether backward passes run in batches, by `torch.func.vmap`; must be chosen before the forward pass."""
     plain: bool = False
     leaks: dict[Place, float] | None = None
     """Relevance that arrived at an operation's outputs minus what left by its inputs; None: do not measure."""

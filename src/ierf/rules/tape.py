@@ -1,6 +1,6 @@
 """What one forward pass did: its tensors in order, who used whom, and which of them are cuts."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from math import prod
 
@@ -8,6 +8,7 @@ from torch import Tensor
 
 from ierf.rules.bias import Affine
 from ierf.rules.layout import Fields
+from ierf.rules.operations import LAYERS
 from ierf.rules.primitives import Place
 
 
@@ -36,6 +37,11 @@ class Node:
     """Whether one channel was indexed out, so that `axis` is only a guess."""
     view_of: int | None = None
     """The node whose memory this one shares."""
+
+    @property
+    def used(self) -> Tensor:
+        """The tensor that the network went on from."""
+        return self.tensor if self.settled is None else self.settled
 
     @property
     def operation(self) -> str:
@@ -94,6 +100,10 @@ class Tape:
                     seen.add(parent)
                     waiting.append(parent)
         return sorted(seen)
+
+    def behind_a_layer(self, nodes: Iterable[int]) -> bool:
+        """Whether these nodes, or any between them and the pixels, are the output of a convolution or linear layer."""
+        return any(self.nodes[k].operation in LAYERS for node in nodes for k in self._ancestors(node))
 
     def layer_names(self, node: int) -> Iterator[str]:
         """The modules that returned this node, outermost first."""

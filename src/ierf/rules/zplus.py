@@ -17,7 +17,7 @@ max-pool                      to the winner
 all else                      as in Sharing Ratio Decomposition (`ierf.rules.srd`)
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any
@@ -28,12 +28,11 @@ from torch.autograd import Function
 
 from ierf.rules.bias import Affine
 from ierf.rules.mode import Call, Rule
-from ierf.rules.operations import ACTIVATIONS, CONVOLUTIONS
+from ierf.rules.operations import ACTIVATIONS, LAYERS
 from ierf.rules.primitives import Backward, gradient_of, through
-from ierf.rules.srd import SRDRules, Unknown
-from ierf.rules.tape import Tape
+from ierf.rules.srd import SRDRules
+from ierf.rules.unknown import Unknown
 
-_LAYERS = CONVOLUTIONS | {"linear", "addmm"}
 Part = Callable[..., Tensor]
 """Inputs -> what speaks for each output, by functions whose gradient distributes relevance."""
 
@@ -46,7 +45,7 @@ def zplus_table(unknown: Unknown = "raise") -> tuple[Mapping[str, Rule], Rule]:
         {
             **table,
             **dict.fromkeys(ACTIVATIONS, partial(_activation, rules.fallback)),
-            **{name: partial(_affine, table[name]) for name in _LAYERS},
+            **{name: partial(_affine, table[name]) for name in LAYERS},
             **{name: partial(_sum, table[name]) for name in ("add", "sub")},
             **{name: partial(_normalising, table[name]) for name in ("mul", "div", "batch_norm")},
         },
@@ -138,30 +137,17 @@ def _affine(rule: Rule, call: Call) -> Any:
     z = rule(call)
     if call.affine is not None:
         known = {f.name: getattr(call.affine, f.name) for f in fields(Affine)}
-        call.affine = PositiveAffine(**known, first=not behind_a_layer(call.tape, call.nodes))
+        call.affine = PositiveAffine(**known, first=not call.tape.behind_a_layer(call.nodes))
     return z
 
 
 def _normalising(rule: Rule, call: Call) -> Any:
     """Between the pixels and the first layer `g` is R: a normalisation inside the network leaves it as it is."""
     terms = call.activations()
-    if len(terms) != 1 or behind_a_layer(call.tape, call.nodes):
+    if len(terms) != 1 or call.tape.behind_a_layer(call.nodes):
         return rule(call)
     z: Tensor = call.run()
     return through(_Straight, z, terms[0], call.backward) if z.shape == terms[0].shape else rule(call)
-
-
-def behind_a_layer(tape: Tape, nodes: Sequence[int]) -> bool:
-    """Whether these nodes, or any between them and the pixels, are the output of a convolution or linear layer."""
-    seen, waiting = set(nodes), list(nodes)
-    while waiting:
-        node = tape.nodes[waiting.pop()]
-        if node.operation in _LAYERS:
-            return True
-        new = [k for k in node.parents if k not in seen]
-        seen.update(new)
-        waiting.extend(new)
-    return False
 
 
 def _sum(rule: Rule, call: Call) -> Any:

@@ -41,12 +41,13 @@ class AttnLRPRules:
     """Options of the rules.
 
     attention: "lrp" passes relevance through the softmax to queries and keys, "cp" holds the attention weights constant
-    (CP-LRP, arXiv 2202.07304). conv_gamma, linear_gamma: how much more what agrees with an output's sign counts.
+    (CP-LRP, arXiv 2202.07304). conv_gamma, linear_gamma: how much more what agrees with an output's sign counts; None:
+    0.25 in convolutions behind another layer, 0 (the ε-rule) at the pixels.
     unknown: see `ierf.rules.unknown`.
     """
 
     attention: Attention = "lrp"
-    conv_gamma: float = 0.0
+    conv_gamma: float | None = None
     linear_gamma: float = 0.0
     unknown: Unknown = "raise"
 
@@ -54,7 +55,7 @@ class AttnLRPRules:
         for name, value, choices in (("attention", self.attention, ATTENTION), ("unknown", self.unknown, UNKNOWN)):
             if value not in choices:
                 raise UnknownNameError(f"choice for {name}", str(value), choices)
-        for name, gamma in (("conv_gamma", self.conv_gamma), ("linear_gamma", self.linear_gamma)):
+        for name, gamma in (("conv_gamma", self.conv_gamma or 0.0), ("linear_gamma", self.linear_gamma)):
             if not 0 <= gamma < float("inf"):
                 raise IerfError(f"{name} is a number from 0 up, not {gamma}")
 

@@ -4,6 +4,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
+from ierf.rules.attention import ARGUMENTS, attend
 from ierf.rules.attnlrp.norms import statistic
 from ierf.rules.attnlrp.products import part, varying
 from ierf.rules.mode import Call
@@ -21,10 +22,10 @@ def attention_product(attention: Attention, call: Call) -> Tensor:
 
     With only one of query and key an activation, it gets both quarters; with constant values the weights get all.
     """
-    given = call.given("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
+    given = call.given(*ARGUMENTS)
     names = [name for name in ("query", "key", "value", "attn_mask") if call.node_of(given.get(name)) is not None]
     if attention == "cp":
-        return call.func(**given | {name: call.hold(given[name]) for name in names if name != "value"})  # type: ignore[no-any-return]
+        return attend(given | {name: call.hold(given[name]) for name in names if name != "value"}, call.backward)
     flowing = {name for name in names if varying(call, [given[name]])}
     of_weights = 0.5 if "value" in flowing else 1.0
     shares = {
@@ -33,4 +34,4 @@ def attention_product(attention: Attention, call: Call) -> Tensor:
         "value": 0.5 if flowing - {"value"} else 1.0,
         "attn_mask": of_weights,
     }
-    return call.func(**given | {name: part(given[name], shares[name], call.backward) for name in flowing})  # type: ignore[no-any-return]
+    return attend(given | {name: part(given[name], shares[name], call.backward) for name in flowing}, call.backward)

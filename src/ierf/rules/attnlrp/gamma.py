@@ -21,6 +21,9 @@ from ierf.rules.bias import Affine, along
 from ierf.rules.mode import Call, Rule
 from ierf.rules.primitives import through
 
+INNER_GAMMA = 0.25
+"""What the authors of AttnLRP use for the convolutions of vision transformers."""
+
 
 @dataclass(frozen=True)
 class GammaAffine(Affine):
@@ -32,17 +35,17 @@ class GammaAffine(Affine):
         return through(_Gamma, z, self.a, self)
 
 
-def with_gamma(gamma: float, rule: Rule) -> Rule:
-    """The rule of an affine operation with γ in place of ε; the same rule where γ is 0."""
+def with_gamma(gamma: float | None, rule: Rule) -> Rule:
+    """The rule of an affine operation with γ in place of ε; None: `INNER_GAMMA`, but ε for a layer at the pixels."""
 
     def affine(call: Call) -> Any:
         z = rule(call)
-        if call.affine is not None:
+        if call.affine is not None and (gamma is not None or call.tape.behind_a_layer(call.nodes)):
             known = {f.name: getattr(call.affine, f.name) for f in fields(Affine)}
-            call.affine = GammaAffine(**known, gamma=gamma)
+            call.affine = GammaAffine(**known, gamma=INNER_GAMMA if gamma is None else gamma)
         return z
 
-    return affine if gamma else rule
+    return rule if gamma == 0 else affine
 
 
 class _Gamma(Function):

@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
+from ierf.rules.attention import ARGUMENTS, attend
 from ierf.rules.mode import Call, Rule
 from ierf.rules.srd.affine import BiasMode, shifted, value_at_zero
 
@@ -38,11 +39,9 @@ def quotient(fallback: Rule, call: Call) -> Any:
 
 def attention(call: Call) -> Tensor:
     """Query and key, hence the weights, are constants."""
-    names = ("query", "key", "value")
-    given = dict(zip(names, call.args, strict=False)) | {k: v for k, v in call.kwargs.items() if k in names}
-    query, key = (call.hold(t) if call.node_of(t) is not None else t for t in (given["query"], given["key"]))
-    rest = {k: v for k, v in call.kwargs.items() if k not in names}
-    return call.func(query, key, given["value"], *call.args[3:], **rest)  # type: ignore[no-any-return]
+    given = call.given(*ARGUMENTS)
+    varying = [name for name in ("query", "key", "attn_mask") if call.node_of(given.get(name)) is not None]
+    return attend(given | {name: call.hold(given[name]) for name in varying}, call.backward)
 
 
 def addcmul(mode: BiasMode, fallback: Rule, call: Call) -> Any:
