@@ -1,10 +1,12 @@
 """Maps of transformers: where the patches are among the tokens, and what every method makes of them."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from token_networks import TinyTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,6 +17,7 @@ from ierf.attribution.recorded import RecordedPass
 from ierf.attribution.targets import PFV, Channel, Direction, Relevance
 from ierf.attribution.token_grid import TokenGrid
 from ierf.errors import IerfError
+from ierf.model.preprocess import Preprocess
 from ierf.rules import Backward, record
 from ierf.rules.mode import Call
 
@@ -86,7 +89,7 @@ def test_a_grid_by_hand() -> None:
 def test_a_patch_has_the_token_that_changes_with_its_pixels(prefix: int, suffix: int, embedding: Any) -> None:
     net, x = tiny(prefix=prefix, suffix=suffix, embedding=embedding, head="mean", grid=(ROWS, COLUMNS)), pictures(1)
     run = recorded(net, x)
-    for layer in ("blocks.0", "blocks.1.attention.qkv", "norm"):
+    for layer in ("blocks.0", "blocks.1.attention.qkv", "blocks.1.attention.out", "blocks.0.widen", "norm"):
         assert run.grid(run.layer(layer)) == TokenGrid(prefix, ROWS, COLUMNS)
     grid, before = run.grid(run.encoder), net.tokens(x)
     assert grid is not None
@@ -264,7 +267,6 @@ def test_score_cam_and_ablation_cam_by_loops_over_channels(kind: dict[str, Any])
         low, high = mask.amin((2, 3), keepdim=True), mask.amax((2, 3), keepdim=True)
         scores[:, k] = net(x * (mask - low) / (high - low))[rows, CLASSES]
         without = tokens.clone()
-        patches_of(net, without)
         first = net.prefix.shape[1]
         without[:, first : first + ROWS * COLUMNS, k] = 0
         ablated[:, k] = rest(without)[rows, CLASSES]
@@ -278,10 +280,9 @@ def test_score_cam_and_ablation_cam_by_loops_over_channels(kind: dict[str, Any])
 
 def test_a_cam_takes_the_norm_that_a_user_names() -> None:
     net, x = tiny(prefix=1), pictures()
-    entering = net.entering(x).requires_grad_()
-    (slope,) = torch.autograd.grad(net.classify(net.blocks[1](entering))[:, 2].sum(), entering)
-    normed = net.blocks[1].norm1(entering).detach().requires_grad_()
-    after = entering.detach() + net.blocks[1].attention(normed)
+    entering = net.entering(x)
+    normed = net.blocks[1].norm1(entering).requires_grad_()
+    after = entering + net.blocks[1].attention(normed)
     after = after + net.blocks[1].narrow(F.gelu(net.blocks[1].widen(net.blocks[1].norm2(after))))
     (slope,) = torch.autograd.grad(net.classify(after)[:, 2].sum(), normed)
     wanted = (patches_of(net, slope).mean((1, 2), keepdim=True) * patches_of(net, normed.detach())).sum(-1).relu()
@@ -337,32 +338,23 @@ def test_high_is_the_tokens_if_patches_are_small_and_else_the_pixels(patch: int)
     assert ierf.attribute(net, x, 1, "attnlrp", "high").shape == (1, *shape)
 
 
-def test_a_map_of_tokens_is_the_relevance_of_the_patches() -> None:
+@pytest.mark.parametrize("method", ["srd", "attnlrp", "cp_lrp"])
+def test_a_map_of_tokens_is_the_relevance_of_the_patches(method: str) -> None:
     net, x = tiny(prefix=5), pictures()
-    layer = torch.zeros(2, 29).double()
-    slope = torch.autograd.functional.jacobian(lambda a: net.classify(net.blocks[1](a))[:, 2].sum(), net.entering(x))
-    layer = (slope * net.entering(x)).sum(-1)
-    with_grid = ierf.attribute(net, x, Channel("classes", 2), "attnlrp", "blocks.0")
-    assert with_grid.shape == (2, ROWS, COLUMNS)
-    found = recorded(net, x)
-    assert found.on_grid(found.layer("blocks.0"), layer).shape == (2, ROWS, COLUMNS)
-    same(found.on_grid(found.layer("blocks.0"), layer), patches_of(net, layer[..., None])[..., 0])
+    found = ierf.attribute(net, x, Channel("blocks.0", 2), method, "blocks.0")
+    same(found, patches_of(net, net.entering(x))[..., 2])
 
 
 def test_kernel_shap_takes_the_networks_own_patches() -> None:
     net, x = tiny(prefix=1), pictures(1)
     found = ierf.attribute(net, x, 1, "kernel_shap", samples=100)
     same(found, ierf.attribute(net, x, 1, "kernel_shap", samples=100, patch=PATCH))
-    too_fine = tiny(patch=2)
-    same(  # 96 patches of 2 pixels are more than 100 coalitions can tell apart, and a 14th of 24 pixels is 2 as well
-        ierf.attribute(too_fine, x, 1, "kernel_shap", samples=192),
-        ierf.attribute(too_fine, x, 1, "kernel_shap", samples=192, patch=2),
-    )
-    odd = pictures(1, (18, 24))
-    same(
-        ierf.attribute(net, odd, 1, "kernel_shap", samples=300),
-        ierf.attribute(net, odd, 1, "kernel_shap", samples=300, patch=2),
-    )
+    indivisible = pictures(1, (18, 24))
+    a_14th = ierf.attribute(net, indivisible, 1, "kernel_shap", samples=300, patch=2)
+    same(ierf.attribute(net, indivisible, 1, "kernel_shap", samples=300), a_14th)
+    too_many = pictures(1, (8, 56))
+    a_14th = ierf.attribute(tiny(patch=2), too_many, 1, "kernel_shap", samples=100, patch=4)
+    same(ierf.attribute(tiny(patch=2), too_many, 1, "kernel_shap", samples=100), a_14th)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -471,3 +463,14 @@ def test_gradients_follow_a_direction_at_a_patch() -> None:
     (slope,) = torch.autograd.grad((net.entering(x)[:, 20] @ along).sum(), x)
     found = ierf.attribute(net, x, Direction("blocks.0", along, (2, 3)), "gradient_x_input")
     same(found, (x * slope).sum(1).detach())
+
+
+@pytest.mark.parametrize("method", ["attnlrp", "gradcam"])
+def test_a_report_shows_the_maps_of_tokens_as_pictures(tmp_path: Path, chelsea: Image.Image, method: str) -> None:
+    model = ierf.VisionModel(tiny(prefix=5).float(), Preprocess(size=SIZE, resize=None))
+    explanation = ierf.explain(model, chelsea, [3], method=method)
+    low = explanation.maps[3]["low"]
+    assert low.shape == (ROWS, COLUMNS)
+    same(low, ierf.attribute(model, model.prepare(chelsea), 3, method, "low")[0], 1e-5)
+    explanation.save(tmp_path / "report.html")
+    assert "4 × 6" in (tmp_path / "report.html").read_text()

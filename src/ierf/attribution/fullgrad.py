@@ -137,16 +137,16 @@ def _placed(run: RecordedPass, node: int, part: Tensor) -> tuple[Float[Tensor, "
             f"samples cannot be told apart at {run.tape.describe(node)!r}, of shape {tuple(part.shape)}; "
             "explain one at a time (at_once=1)"
         )
-    before = [(k, grid) for k in run.tape.cuts() if k <= node and (grid := run.grid(k)) is not None]
-    if not mixed and (not before or not entry.map_shape or before[-1][1].is_shape_of(entry.map_shape)):
-        return part.movedim(entry.axis, 1), None
-    if not mixed and (grid := run.grid(node)) is not None:
+    grids = {k: grid for k in run.tape.cuts() if k <= node and (grid := run.grid(k)) is not None}
+    sequence, around = max(grids.items(), default=(0, None))
+    grid = run.grid(node)
+    if not mixed and (around is None or grid or not entry.map_shape or around.is_shape_of(entry.map_shape)):
         return part.movedim(entry.axis, 1), grid
     values = part.movedim(entry.axis, -1)[None] if mixed else part.movedim(entry.axis, -1)
-    for sequence, grid in before[-1:]:
-        for axis, size in enumerate(values.shape[1:-1], 1):
-            if size == run.tape.nodes[sequence].positions:
-                return values.movedim(axis, -1).flatten(1, -2), grid
+    length = run.tape.nodes[sequence].positions
+    axis = next((i for i, size in enumerate(values.shape[1:-1], 1) if size == length), None)
+    if axis is not None and around is not None:
+        return values.movedim(axis, -1).flatten(1, -2), around
     return values.movedim(-1, 1).flatten(2) if mixed else part.flatten(1), None
 
 

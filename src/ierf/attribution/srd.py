@@ -26,9 +26,9 @@ class SRDPass(RecordedPass):
     def final_ratio(self, target: Target, head: Head) -> Tensor:
         """`μ_i→c` at the encoder output (Eq. 5–6), (N, H, W).
 
-        Φ_i^c = Σ_k α_k^c A_i^k with α the spatial mean of ∂y^c/∂A; of tokens, which a head may read one by one, ∂y^c/∂A_i
-        itself. mean: minus the mean of Φ over all classes, which is Φ of the mean logit, so one gradient serves.
-        clamped: the positive part of that.
+        Φ_i^c = Σ_k α_k^c A_i^k with α the spatial mean of ∂y^c/∂A; of tokens, which a head may read one by one, it is
+        ∂y^c/∂A_i itself. mean: minus the mean of Φ over all classes, which is Φ of the mean logit, so one gradient
+        serves. clamped: the positive part of that.
         """
         if head not in HEADS:
             raise UnknownNameError("choice for head", head, HEADS)

@@ -31,19 +31,25 @@ def layers_over_depth(run: RecordedPass, start: int, count: int = 3) -> list[str
     """The last layer of each of the `count` coarsest scales up to the node `start`, in the order of the network.
 
     Only layers that every path passes and that have more than one position. Sizes within a factor of about √2 of a
-    power of two below the input's are one scale; a network with fewer scales gives evenly spaced layers.
+    power of two below the input's are one scale; a network with fewer scales gives evenly spaced layers, and so does
+    one of tokens, whose blocks are all of one scale.
     """
     nodes = run.tape.nodes
     cuts = [k for k in run.tape.cuts() if 0 < k <= start and nodes[k].operation not in _NO_FEATURES]
     names = {k: next(run.tape.layer_names(k), "") for k in cuts if nodes[k].positions > 1}
     layers = {k: name for k, name in names.items() if name}
+    tokens = [k for k in layers if run.grid(k) is not None]
     last_of_scale = {round(log2(nodes[0].positions / nodes[k].positions) / 2): k for k in layers}
-    if len(last_of_scale) >= count:
-        chosen = sorted(last_of_scale.values())[-count:]
+    if tokens or len(last_of_scale) < count:
+        chosen = _evenly(tokens or list(layers), count)
     else:
-        spaced = [-(-len(layers) * i // count) - 1 for i in range(1, count + 1)]
-        chosen = [list(layers)[i] for i in dict.fromkeys(spaced) if layers]
+        chosen = sorted(last_of_scale.values())[-count:]
     return [layers[k] for k in chosen]
+
+
+def _evenly(nodes: Sequence[int], count: int) -> list[int]:
+    spaced = [-(-len(nodes) * i // count) - 1 for i in range(1, count + 1)]
+    return [nodes[i] for i in dict.fromkeys(spaced) if nodes]
 
 
 def strongest_pfvs(

@@ -84,9 +84,7 @@ def token_grid(tape: Tape, node: int) -> TokenGrid | None:
 
 
 def _patches(tape: Tape, node: int) -> tuple[int, int] | None:
-    of_node = set(tape.cuts(node))
-    passed = [k for k in tape.cuts() if k in of_node]
-    tokens = tape.nodes[node].positions
+    passed, tokens = _passed(tape, node), tape.nodes[node].positions
     for k in reversed(passed):
         shape = tape.nodes[k].map_shape
         if len(shape) == 2 and 1 < prod(shape) <= tokens:
@@ -99,6 +97,12 @@ def _patches(tape: Tape, node: int) -> tuple[int, int] | None:
     return None if grid is None else (grid.rows, grid.columns)
 
 
+def _passed(tape: Tape, node: int) -> list[int]:
+    """Maps that every path to `node` and to the output passes: nothing of the inside of an attention is among them."""
+    of_node = set(tape.cuts(node))
+    return [k for k in tape.cuts() if k in of_node]
+
+
 def _prefix(tape: Tape, node: int, patches: int) -> int | None:
     """How many tokens stand before the patches; None if the patches are not among the tokens as they were.
 
@@ -108,7 +112,7 @@ def _prefix(tape: Tape, node: int, patches: int) -> int | None:
     if tokens == patches:
         return 0
     same = node
-    for k in reversed(tape.cuts(node)):
+    for k in reversed(_passed(tape, node)):
         if tape.nodes[k].map_shape != (tokens,):
             break
         same = k

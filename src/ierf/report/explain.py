@@ -134,7 +134,10 @@ def _by_rules(
         stops = _stops(run, resolutions)
         starts = {index: run.start(index, **of_class) for index in choose(logits)}
         maps = {
-            index: {name: _only(m) for name, m in zip(stops, run.carry(*start, list(stops.values())), strict=True)}
+            index: {
+                name: _only(run.on_grid(node, m))
+                for (name, node), m in zip(stops.items(), run.carry(*start, list(stops.values())), strict=True)
+            }
             for index, start in starts.items()
         }
         node, gradient = next(iter(starts.values()))
@@ -149,8 +152,11 @@ def _stops(run: RelevancePass, resolutions: Sequence[str] | None) -> dict[str, i
     """Where each map is read off; by default the three resolutions, without those that are one and the same map."""
     if resolutions is not None:
         return {name: run.at(name) for name in resolutions}
-    node_of = {run.at(name): name for name in RESOLUTIONS}
-    return {name: node for node, name in node_of.items()}
+    stops: dict[str, int] = {}
+    for name in ("input", "low", "high"):
+        if (node := run.at(name)) not in stops.values():
+            stops[name] = node
+    return {name: stops[name] for name in RESOLUTIONS if name in stops}
 
 
 def _by_attribution(

@@ -94,14 +94,20 @@ def _field_figure(explanation: Explanation, field: PFVField) -> Figure:
     size = _input_size(explanation)
     cell = cell_of(field.position, field.map_shape, size)
     picture = spotlight(explanation.scene, on_grid(field.ierf, size), cell, token_grid(field.map_shape, size))
-    where = ", ".join(map(str, field.position))
     return Figure(
         name=f"ierf-{slug(field.layer)}-{'-'.join(map(str, field.position))}",
-        title=f"PFV ({where})",
+        title=_title(field, cell),
         caption=f"{field.share:.1%} of the layer’s evidence, relevance {signed(field.relevance)}.".replace("%", " %"),
-        alt=f"The pixels of {explanation.name} that caused the feature vector at ({where}) of {field.layer}",
+        alt=f"The pixels of {explanation.name} that caused {_title(field, cell)} of {field.layer}",
         picture=picture,
     )
+
+
+def _title(field: PFVField, cell: tuple[int, int] | None) -> str:
+    """A position of a map, a patch, or the number of a token that is neither."""
+    if len(field.map_shape) > 1:
+        return f"PFV ({', '.join(map(str, field.position))})"
+    return f"Token {field.position[0]}" if cell is None else f"Patch ({cell[0]}, {cell[1]}), token {field.position[0]}"
 
 
 def _input_size(explanation: Explanation) -> Size:

@@ -88,7 +88,7 @@ position.</p>
 
 def _layer(layer: str, explanation: Explanation, row: Sequence[Figure]) -> str:
     shape = next(field.map_shape for field in explanation.fields if field.layer == layer)
-    size = " × ".join(map(str, shape))
+    size = f"{shape[0]} tokens" if len(shape) == 1 else " × ".join(map(str, shape))
     pictures = "".join(map(_figure, row))
     return f'<h3><code>{escape(layer)}</code> <span class="number">{size}</span></h3><div class="row">{pictures}</div>'
 

@@ -12,6 +12,8 @@ ROUNDING = 1e-4
 
 METHOD_NAMES = {
     "srd": "Sharing Ratio Decomposition",
+    "attnlrp": "AttnLRP",
+    "cp_lrp": "CP-LRP",
     "gradient_x_input": "gradient × input",
     "guided_backprop": "guided backpropagation",
     "smoothgrad": "SmoothGrad",

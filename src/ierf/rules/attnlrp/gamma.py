@@ -56,6 +56,9 @@ class _Gamma(Function):
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(z, a)
         ctx.affine = affine
+        with torch.enable_grad():
+            ctx.size = a.detach().abs().requires_grad_()
+            ctx.sizes = affine.apply(ctx.size, affine.kernel.abs())
         return z.view_as(z)
 
     @staticmethod
@@ -64,14 +67,10 @@ class _Gamma(Function):
         if grad is None or affine.backward.plain:
             return grad, None, None
         z, a = ctx.saved_tensors
-        half = affine.gamma / 2
-        with torch.enable_grad():
-            size = a.detach().abs().requires_grad_()
-            sizes = affine.apply(size, affine.kernel.abs())
-        whole = sizes.detach()
+        half, whole = affine.gamma / 2, ctx.sizes.detach()
         if affine.bias is not None:
             whole = whole + along(affine.bias.abs(), affine.axis, z.ndim)
         whole = (1 + half) * z.abs() + half * whole
         s = z.abs() * grad / whole.masked_fill(whole == 0, torch.inf)
-        (agreeing,) = torch.autograd.grad(sizes, size, z.sign() * s)
+        (agreeing,) = torch.autograd.grad(ctx.sizes, ctx.size, z.sign() * s, retain_graph=True)
         return (1 + half) * s, half * a.sign() * agreeing, None
