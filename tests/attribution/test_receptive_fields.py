@@ -209,10 +209,10 @@ def test_no_pixel_outside_the_window_has_a_gradient(name: str) -> None:
     """Theoretical windows against autograd: every pixel that a position depends on lies inside."""
     net, x = build(name), pictures(1)
     with srd_pass(VisionModel(net), x, SRDRules()) as run:
-        entry = run.tape.nodes[run.layer("layers")]
-        size = entry.map_shape
+        node = run.layer("layers")
+        size = run.tape.nodes[node].map_shape
         wanted = torch.tensor([p for p in some_positions(size) if p[0] < size[0] and p[1] < size[1]][:24])
-        windows = pixel_windows(wanted, entry.fields, SIZE)
+        windows = pixel_windows(wanted, run.tape.fields(node), SIZE)
     if name == "gate from everywhere":
         pytest.skip("a gate is a constant: its gradient is not relevance")
     for position, ((top, bottom), (left, right)) in zip(wanted.tolist(), windows.tolist(), strict=True):
@@ -228,8 +228,8 @@ def test_early_layers_have_windows_smaller_than_the_picture() -> None:
     for name in ("plain", "strides", "dilation", "max-pool", "average pool", "residual"):
         net = build(name)
         with srd_pass(VisionModel(net), pictures(1), SRDRules()) as run:
-            entry = run.tape.nodes[run.layer("layers")]
-        (window,) = pixel_windows(torch.tensor([[2, 2]]), entry.fields, SIZE)
+            fields = run.tape.fields(run.layer("layers"))
+        (window,) = pixel_windows(torch.tensor([[2, 2]]), fields, SIZE)
         assert (window[:, 1] - window[:, 0]).prod() < SIZE[0] * SIZE[1]
 
 

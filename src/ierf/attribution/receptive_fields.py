@@ -77,9 +77,9 @@ def _positions(
 
 
 def _pixels(run: RelevancePass, node: int, wanted: Int[Tensor, "P axes"], batch: int) -> Float[Tensor, "N P H W"]:
-    entry, pixels = run.tape.nodes[node], run.pfvs(0)
-    windows = pixel_windows(wanted, entry.fields, run.tape.nodes[0].map_shape)
-    passes = groups_without_overlap(wanted, entry.fields, entry.map_shape)
+    entry, fields, pixels = run.tape.nodes[node], run.tape.fields(node), run.pfvs(0)
+    windows = pixel_windows(wanted, fields, run.tape.nodes[0].map_shape)
+    passes = groups_without_overlap(wanted, fields, entry.map_shape)
     way = stretches(run, node)
     if way is not None and worth(run, way, len(passes)):
         return fields_by_stencils(run, way, wanted)

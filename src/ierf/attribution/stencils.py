@@ -87,7 +87,7 @@ def stretches(run: RecordedPass, start: int) -> list[Stretch] | None:
     scalar = [k for k in run.tape.cuts(start) if k in (0, start) or nodes[k].scalar]
     found = []
     for before, after in pairwise(scalar):
-        fields = _relative(nodes[before].fields, nodes[after].fields)
+        fields = _relative(run.tape.fields(before), run.tape.fields(after))
         if fields is None or len(nodes[before].map_shape) != len(fields) or len(nodes[after].map_shape) != len(fields):
             return None
         found.append(Stretch(before, after, fields, nodes[before].map_shape, nodes[after].map_shape))

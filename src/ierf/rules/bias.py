@@ -43,7 +43,12 @@ class Affine:
 
     def share(self, z: Tensor) -> Tensor:
         """The operation's output `z`, whose bias passes its relevance on to the inputs."""
-        return z if self.bias is None or self.mode == "drop" else through(_BiasShare, z, self.a, self)
+        return z if self.bias is None or not self.changes_gradient else through(_BiasShare, z, self.a, self)
+
+    @property
+    def changes_gradient(self) -> bool:
+        """Whether the way back differs from the operation's own gradient."""
+        return self.mode != "drop"
 
     def folded(self, scale: Tensor, shift: Tensor) -> "Affine":
         """This and `scale · (…) + shift` (a batch-norm that follows) as one affine operation."""

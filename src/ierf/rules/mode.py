@@ -14,7 +14,7 @@ from torch.overrides import TorchFunctionMode
 
 from ierf.errors import IerfError, UnsupportedOperationError
 from ierf.rules.bias import Affine
-from ierf.rules.layout import INDEXED_AWAY, channel_axis, default_axis, pixel_fields, receptive_fields
+from ierf.rules.layout import INDEXED_AWAY, channel_axis, default_axis
 from ierf.rules.operations import (
     ACTIVATIONS,
     BOUNDED,
@@ -29,7 +29,7 @@ from ierf.rules.operations import (
     without_inplace_flag,
 )
 from ierf.rules.primitives import Backward, Place, constant, metered
-from ierf.rules.tape import Node, Tape
+from ierf.rules.tape import Made, Node, Tape
 
 _QUERIES = frozenset(
     "size dim ndim shape dtype device layout stride numel nelement element_size is_contiguous "
@@ -128,7 +128,7 @@ class RuleMode(TorchFunctionMode):
         self._modules: list[str] = []
 
     def start(self, x: Tensor) -> None:
-        self._write(x, Node(x, Place(0, "input", ""), (), 1, pixel_fields(x)))
+        self._write(x, Node(x, Place(0, "input", ""), (), 1))
 
     def entered(self, name: str) -> None:
         self._modules.append(name)
@@ -231,7 +231,6 @@ class RuleMode(TorchFunctionMode):
     def _node(self, call: Call, tensor: Tensor) -> Node:
         sources = [k for k in call.nodes if k not in call.held] or call.nodes
         main = self.tape.nodes[sources[0]]
-        parents = [(self.tape.nodes[k].tensor, self.tape.nodes[k].fields) for k in sources]
         known = INDEXED_AWAY if main.channel_taken else main.axis
         axis = channel_axis(call.name, call.args, call.kwargs, main.tensor, known, tensor)
         return Node(
@@ -239,7 +238,7 @@ class RuleMode(TorchFunctionMode):
             call.place,
             tuple(call.nodes),
             default_axis(tensor) if axis == INDEXED_AWAY else axis,
-            receptive_fields(call.name, call.args, call.kwargs, parents, main.axis, tensor),
+            Made(call.name, call.args, call.kwargs, tuple(sources)),
             call.scalar,
             _gate_strength(call),
             call.affine,

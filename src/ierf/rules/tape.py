@@ -3,13 +3,23 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from math import prod
+from typing import Any, NamedTuple
 
 from torch import Tensor
 
 from ierf.rules.bias import Affine
-from ierf.rules.layout import Fields
+from ierf.rules.layout import Fields, pixel_fields, receptive_fields
 from ierf.rules.operations import LAYERS
 from ierf.rules.primitives import Place
+
+
+class Made(NamedTuple):
+    """The call that made a node, and the nodes that its relevance goes to."""
+
+    operation: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    sources: tuple[int, ...]
 
 
 @dataclass(slots=True)
@@ -20,7 +30,8 @@ class Node:
     place: Place
     parents: tuple[int, ...]
     axis: int
-    fields: Fields | None = None
+    made: Made | None = None
+    """None: the input itself."""
     scalar: bool = False
     """Whether everything that comes back to this tensor is reduced to one relevance per position."""
     gate: int = 0
@@ -74,6 +85,7 @@ class Tape:
     layers: dict[str, int] = field(default_factory=dict)
     """Module name -> the node that the module returned."""
     output: int = 0
+    _fields: list[Fields | None] = field(default_factory=list)
 
     def cuts(self, end: int | None = None) -> list[int]:
         """Nodes that every path from the input to `end` (default: the output) passes, in order, `end` included.
@@ -91,6 +103,19 @@ class Tape:
                 found.append(k)
             open_until = max(open_until, last_use[k])
         return found
+
+    def fields(self, node: int) -> Fields | None:
+        """Which pixels each position of a node can see; None where that is unbounded or not known."""
+        for entry in self.nodes[len(self._fields) : node + 1]:
+            self._fields.append(self._fields_of(entry))
+        return self._fields[node]
+
+    def _fields_of(self, entry: Node) -> Fields | None:
+        if entry.made is None:
+            return pixel_fields(entry.tensor)
+        operation, args, kwargs, sources = entry.made
+        parents = [(self.nodes[k].tensor, self._fields[k]) for k in sources]
+        return receptive_fields(operation, args, kwargs, parents, self.nodes[sources[0]].axis, entry.tensor)
 
     def _ancestors(self, node: int) -> list[int]:
         seen, waiting = {node}, [node]

@@ -90,12 +90,13 @@ class _Redistributed(Function):
         z, *inputs = ctx.saved_tensors
         if grad is None or ctx.switch.plain:
             return grad, None, None, *[None] * len(inputs)
+        again = torch.is_grad_enabled()
         with torch.enable_grad():
-            points = [a.detach().requires_grad_() for a in inputs]
+            points = [a.view_as(a) if again else a.detach().requires_grad_() for a in inputs]
             speaks = ctx.part(*points)
         silent = speaks <= torch.finfo(speaks.dtype).tiny
-        per_part = z * grad / speaks.detach().masked_fill(silent, torch.inf)
-        return None, None, None, *torch.autograd.grad(speaks, points, per_part)
+        per_part = z * grad / speaks.masked_fill(silent, torch.inf)
+        return None, None, None, *torch.autograd.grad(speaks, points, per_part, create_graph=again)
 
 
 class _Straight(Function):

@@ -31,6 +31,10 @@ class GammaAffine(Affine):
 
     gamma: float = 0.0
 
+    @property
+    def changes_gradient(self) -> bool:
+        return True
+
     def share(self, z: Tensor) -> Tensor:
         return through(_Gamma, z, self.a, self)
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ierf.rules.bias import along
+from ierf.rules.bias import Affine, along
 from ierf.rules.mode import Call
 from ierf.rules.primitives import constant
 from ierf.rules.srd.affine import BiasMode, shifted
@@ -17,6 +17,9 @@ def batch_norm(mode: BiasMode, call: Call) -> Tensor:
     x, mean, var = given["input"], given.get("running_mean"), given.get("running_var")
     weight, bias = (None if given.get(name) is None else given[name].detach() for name in ("weight", "bias"))
     eps = given.get("eps", 1e-5)
+    affine = _affine_before(call, x)
+    if mode == "drop" and mean is not None and var is not None and (affine is None or not affine.changes_gradient):
+        return F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
     if mean is None or var is None:
         axes = [i for i in range(x.ndim) if i != 1]
         mean = constant(x.mean(axes), call.backward)
@@ -28,12 +31,19 @@ def batch_norm(mode: BiasMode, call: Call) -> Tensor:
         z = torch.addcmul(shift.view(along_channels), x, scale.view(along_channels))
     else:
         z = F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
+    if affine is not None:
+        return affine.folded(scale, shift).share(z)
+    return shifted(mode, call, z, x, shift.view(along_channels))
+
+
+def _affine_before(call: Call, x: Tensor) -> Affine | None:
+    """The convolution that this batch-norm folds into, which is noted."""
     node = call.node_of(x)
     if node is None or node.affine is None or node.affine.axis != 1 or call.name != "batch_norm":
-        return shifted(mode, call, z, x, shift.view(along_channels))
+        return None
     call.folds = call.tracked[id(x)]
     call.place.account = node.place
-    return node.affine.folded(scale, shift).share(z)
+    return node.affine
 
 
 def layer_norm(mode: BiasMode, call: Call) -> Tensor:
