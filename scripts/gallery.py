@@ -20,12 +20,13 @@ from torch import Tensor
 
 import ierf
 from ierf.report.explanation import PFVField
-from ierf.report.grids import cell_of, on_grid, token_grid
+from ierf.report.grids import on_grid
 from ierf.report.pictures import cells, overlay, spotlight
 from ierf.report.words import best_classes, percent
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 MODEL = "bundled:resnet18-tiny"
+TRANSFORMER = "bundled:vit-tiny"
 MOST_BYTES = 150_000
 CORNER = 3
 """Side of the squares in the corners of a 64-pixel map whose share is printed."""
@@ -132,11 +133,9 @@ def grid(explanation: ierf.Explanation, values: Tensor) -> np.ndarray:
 
 def pair(explanation: ierf.Explanation, field: PFVField) -> tuple[Image.Image, Image.Image]:
     """Where a PFV is, and the pixels that caused it; the rest is less dim than in a report, for these are small."""
-    size = explanation.photo.size[::-1]
-    cell, shape = cell_of(field.position, field.map_shape, size), token_grid(field.map_shape, size)
     light = grid(explanation, field.ierf)
-    where = spotlight(explanation.scene, np.ones_like(light), cell, shape)
-    return where, Image.blend(spotlight(explanation.scene, light, cell, shape), where, 0.2)
+    where = spotlight(explanation.scene, np.ones_like(light), field.cell, field.cells)
+    return where, Image.blend(spotlight(explanation.scene, light, field.cell, field.cells), where, 0.2)
 
 
 def strongest(explanation: ierf.Explanation) -> dict[str, PFVField]:
@@ -257,6 +256,26 @@ def strangers(model: ierf.VisionModel, names: Sequence[str], file: str) -> None:
     save(sheet(rows, ("photograph", "low", "high", "input"), 260, 18), file)
 
 
+def transformer(model: ierf.VisionModel) -> None:
+    """The evidence by three methods, and the patches behind the class token at two depths."""
+    methods = {"AttnLRP": "attnlrp", "CP-LRP": "cp_lrp", "gradient x input": "gradient_x_input"}
+    rows = []
+    for name in KNOWN:
+        explanation = ierf.explain(model, photograph(name), n_classes=1)
+        scene, best, x = explanation.scene, explanation.top[0], model.prepare(photograph(name))
+        row = [Tile(scene, (f"{best.label}, {100 * best.probability:.0f} %",))]
+        for method in methods.values():
+            values = ierf.attribute(model, x, best.class_index, method)[0]
+            row.append(Tile(overlay(scene, values.numpy()), (f"sum {float(values.sum()):.2f}",)))
+        for layer in ("blocks.2", "blocks.5"):
+            patches = ierf.effective_receptive_fields(model, x, layer, [0], resolution="patch")[0, 0]
+            lit = spotlight(scene, patches.numpy(), None, (patches.shape[0], patches.shape[1]))
+            row.append(Tile(lit, (f"{layer}",)))
+        rows.append(row)
+    headings = ("photograph", *methods, "the patches behind the class token", "")
+    save(sheet(rows, headings, 156, 15), "transformer.png")
+
+
 def predictions(model: ierf.VisionModel, names: Sequence[str]) -> Iterator[str]:
     for name in names:
         explanation = ierf.explain(model, photograph(name), n_classes=1)
@@ -284,6 +303,7 @@ def main() -> None:
     strangers(model, KNOWN, "resolutions.webp")
     strangers(model, STRANGERS[:3], "strangers-1.webp")
     strangers(model, STRANGERS[3:], "strangers-2.webp")
+    transformer(ierf.load(TRANSFORMER))
     for line in predictions(model, KNOWN + STRANGERS):
         print(line)
     checkerboard(model, KNOWN + STRANGERS)

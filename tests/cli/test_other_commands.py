@@ -106,3 +106,16 @@ def test_models_lists_sources() -> None:
         result = ierf("models", *arguments)
         assert result.exit_code == 2
         assert result.stderr.startswith("error: ")
+
+
+def test_check_follows_the_method_asked_for() -> None:
+    usual, held = (
+        ierf("check", "--model", "bundled:vit-tiny"),
+        ierf("check", "--model", "bundled:vit-tiny", "--method", "cp_lrp"),
+    )
+    assert usual.exit_code == held.exit_code == 1
+    assert "scaled_dot_product_attention" in usual.stdout
+    assert "scaled_dot_product_attention" not in held.stdout
+    refused = ierf("check", "--method", "gradient")
+    assert refused.exit_code == 2
+    assert "gradient" in refused.stderr

@@ -7,7 +7,7 @@ from PIL import Image
 
 from ierf.errors import IerfError
 from ierf.report.colours import diverging
-from ierf.report.grids import cell_of, enlarged, normalised, on_grid, smoothed, token_grid
+from ierf.report.grids import enlarged, normalised, on_grid, smoothed
 from ierf.report.pictures import beneath, cells, overlay, spotlight, with_inset
 
 SIDE = 96
@@ -119,17 +119,14 @@ def test_an_inset_lies_in_the_lower_right_and_the_rest_is_untouched(photo: Image
     [(196, (224, 224), (14, 14)), (197, (224, 224), (14, 14)), (201, (224, 224), (14, 14)), (51, (160, 80), (10, 5))],
 )
 def test_tokens_become_a_grid_without_their_prefix(tokens: int, size: tuple[int, int], grid: tuple[int, int]) -> None:
-    assert token_grid((tokens,), size) == grid
     prefix = tokens - grid[0] * grid[1]
     shown = on_grid(torch.arange(tokens), size)
     assert shown.shape == grid
     assert shown[0, 0] == prefix
-    assert cell_of((prefix + grid[1] + 2,), (tokens,), size) == (1, 2)
-    assert prefix == 0 or cell_of((0,), (tokens,), size) is None
 
 
 def test_a_sequence_that_is_no_grid_is_refused() -> None:
     with pytest.raises(IerfError, match="no rows and columns"):
-        token_grid((2,), (224, 10))
+        on_grid(torch.zeros(2), (224, 10))
     with pytest.raises(IerfError, match="no rows and columns"):
-        token_grid((3, 4, 5), (224, 224))
+        on_grid(torch.zeros(3, 4, 5), (224, 224))

@@ -33,7 +33,8 @@ def check(
 ) -> None:
     """Follow the relevance from the class to the pixels and show, layer by layer, what was lost and where.
 
-    The exit status is 1 if more than 0.01 % is lost.
+    The exit status is 1 if more than 0.01 % is lost. SRD should lose nothing; AttnLRP and CP-LRP lose what biases,
+    added constants and the softmax keep.
 
     Examples:
 

@@ -199,7 +199,7 @@ def _fields_of_layer(run: RelevancePass, layer: str, pfvs: Sequence[RelevantPFV]
     shape = run.tape.nodes[node].map_shape
     hot = torch.stack([one_hot(pfv.position, (1, *shape), layer) for pfv in pfvs])
     (ierfs,) = run.carry(node, run.cotangent(node, hot.to(run.pfvs(node))), [0])
-    return [PFVField(pfv, shape, _only(ierf)) for pfv, ierf in zip(pfvs, ierfs, strict=True)]
+    return [PFVField(pfv, shape, _only(ierf), run.grid(node)) for pfv, ierf in zip(pfvs, ierfs, strict=True)]
 
 
 def _only(batch: Float[Tensor, "1 ..."]) -> Tensor:

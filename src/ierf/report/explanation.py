@@ -12,6 +12,7 @@ from torch import Tensor
 from ierf.attribution import Ledger
 from ierf.attribution.strongest import RelevantPFV
 from ierf.attribution.targets import PFV
+from ierf.attribution.token_grid import TokenGrid
 
 RESOLUTIONS = ("low", "high", "input")
 
@@ -33,6 +34,22 @@ class PFVField:
     """Of the layer: (rows, columns), or (tokens,)."""
     ierf: Float[Tensor, "H W"]
     """Sums to 1."""
+    grid: TokenGrid | None = None
+    """Where the patches are among tokens."""
+
+    @property
+    def cell(self) -> tuple[int, int] | None:
+        """(row, column) of its place in the picture; None for a token of no patch."""
+        if self.grid is not None:
+            return self.grid.cell(self.position[0])
+        return (self.position[0], self.position[1]) if len(self.position) == 2 else None
+
+    @property
+    def cells(self) -> tuple[int, int]:
+        """Rows and columns of the layer's map; of tokens those of the patches, (1, 1) where they are unknown."""
+        if self.grid is not None:
+            return self.grid.rows, self.grid.columns
+        return (self.map_shape[0], self.map_shape[1]) if len(self.map_shape) == 2 else (1, 1)
 
     @property
     def layer(self) -> str:
@@ -40,7 +57,7 @@ class PFVField:
 
     @property
     def position(self) -> tuple[int, ...]:
-        """(row, column) in the layer's map."""
+        """(row, column) in the layer's map, or (token,)."""
         return self.pfv.position
 
     @property

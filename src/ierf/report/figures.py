@@ -11,7 +11,7 @@ from PIL import Image
 from torch import Tensor
 
 from ierf.report.explanation import Explanation, PFVField, Prediction
-from ierf.report.grids import Size, cell_of, on_grid, token_grid
+from ierf.report.grids import Size, on_grid
 from ierf.report.pictures import cells, display_sigma, overlay, spotlight, with_inset
 
 _TITLES = {"low": "Low: the encoder’s output", "high": "High: half way", "input": "Input: the pixels"}
@@ -92,22 +92,22 @@ def _map_figure(explanation: Explanation, prediction: Prediction, resolution: st
 
 def _field_figure(explanation: Explanation, field: PFVField) -> Figure:
     size = _input_size(explanation)
-    cell = cell_of(field.position, field.map_shape, size)
-    picture = spotlight(explanation.scene, on_grid(field.ierf, size), cell, token_grid(field.map_shape, size))
+    picture = spotlight(explanation.scene, on_grid(field.ierf, size), field.cell, field.cells)
     return Figure(
         name=f"ierf-{slug(field.layer)}-{'-'.join(map(str, field.position))}",
-        title=_title(field, cell),
+        title=_title(field),
         caption=f"{field.share:.1%} of the layer’s evidence, relevance {signed(field.relevance)}.".replace("%", " %"),
-        alt=f"The pixels of {explanation.name} that caused {_title(field, cell)} of {field.layer}",
+        alt=f"The pixels of {explanation.name} that caused {_title(field)} of {field.layer}",
         picture=picture,
     )
 
 
-def _title(field: PFVField, cell: tuple[int, int] | None) -> str:
+def _title(field: PFVField) -> str:
     """A position of a map, a patch, or the number of a token that is neither."""
     if len(field.map_shape) > 1:
         return f"PFV ({', '.join(map(str, field.position))})"
-    return f"Token {field.position[0]}" if cell is None else f"Patch ({cell[0]}, {cell[1]}), token {field.position[0]}"
+    token = field.position[0]
+    return f"Token {token}" if field.cell is None else f"Patch {field.cell}, token {token}"
 
 
 def _input_size(explanation: Explanation) -> Size:

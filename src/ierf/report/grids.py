@@ -24,26 +24,11 @@ def on_grid(relevance: Float[Tensor, "h w"] | Float[Tensor, " T"], like: Size) -
     return grid
 
 
-def token_grid(shape: Sequence[int], like: Size) -> Size:
-    """The (rows, columns) of a map: its own, or those of a token sequence's patches over a picture of size `like`."""
-    if len(shape) == 2:
-        return shape[0], shape[1]
-    tokens = _tokens(shape, like)
-    return tokens.rows, tokens.columns
-
-
 def _tokens(shape: Sequence[int], like: Size) -> TokenGrid:
     grid = TokenGrid.by_aspect(shape[0], like) if len(shape) == 1 else None
     if grid is not None:
         return grid
     raise IerfError(f"a map of shape {tuple(shape)} has no rows and columns, so it cannot be shown as a picture")
-
-
-def cell_of(position: Sequence[int], shape: Sequence[int], like: Size) -> tuple[int, int] | None:
-    """The (row, column) of a position on its grid; None for a prefix token."""
-    if len(position) == 2:
-        return position[0], position[1]
-    return _tokens(shape, like).cell(position[0])
 
 
 def normalised(values: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
