@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 import ierf
 from ierf.attribution.receptive_fields import groups_without_overlap, pixel_windows
-from ierf.attribution.srd import srd_pass
+from ierf.attribution.srd import SRDPass
 from ierf.attribution.targets import PFV, Relevance
 from ierf.model import VisionModel
 from ierf.rules import SRDRules
@@ -208,7 +208,7 @@ def test_an_ierf_sums_to_one(name: str) -> None:
 def test_no_pixel_outside_the_window_has_a_gradient(name: str) -> None:
     """Theoretical windows against autograd: every pixel that a position depends on lies inside."""
     net, x = build(name), pictures(1)
-    with srd_pass(VisionModel(net), x, SRDRules()) as run:
+    with SRDPass.of(VisionModel(net), x, SRDRules()) as run:
         node = run.layer("layers")
         size = run.tape.nodes[node].map_shape
         wanted = torch.tensor([p for p in some_positions(size) if p[0] < size[0] and p[1] < size[1]][:24])
@@ -227,7 +227,7 @@ def test_early_layers_have_windows_smaller_than_the_picture() -> None:
     """Without this the two tests above would hold for any network trivially."""
     for name in ("plain", "strides", "dilation", "max-pool", "average pool", "residual"):
         net = build(name)
-        with srd_pass(VisionModel(net), pictures(1), SRDRules()) as run:
+        with SRDPass.of(VisionModel(net), pictures(1), SRDRules()) as run:
             fields = run.tape.fields(run.layer("layers"))
         (window,) = pixel_windows(torch.tensor([[2, 2]]), fields, SIZE)
         assert (window[:, 1] - window[:, 0]).prod() < SIZE[0] * SIZE[1]

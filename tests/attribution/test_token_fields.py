@@ -88,7 +88,7 @@ def test_patch_scores_by_hand(method: str) -> None:
 
 
 def test_the_pixels_of_a_token_by_hand() -> None:
-    """A patch's relevance goes to its pixels in proportion to what they bring to its channels; the bias keeps a part."""
+    """A patch's relevance goes to its pixels in proportion to what they bring to it; the bias keeps a part."""
     net, x = Mixer().double(), pictures(1, (16, 8))
     field = ierf.effective_receptive_fields(net, x, "mixed", [6], method="attnlrp")[0, 0]
     with torch.no_grad():

@@ -9,7 +9,7 @@ from PIL import Image
 from torch import nn
 
 import ierf
-from ierf.attribution.srd import srd_pass
+from ierf.attribution.srd import SRDPass
 from ierf.attribution.strongest import layers_over_depth, strongest_pfvs
 from ierf.rules import SRDRules
 
@@ -167,7 +167,7 @@ def test_a_bare_network_without_labels(chelsea: Image.Image) -> None:
 def test_layers_are_spread_where_all_maps_have_one_size(chelsea: Image.Image) -> None:
     blocks = [layer for _ in range(6) for layer in (nn.Conv2d(4, 4, 3, padding=1), nn.ReLU())]
     net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
-    with srd_pass(ierf.VisionModel(net), torch.randn(1, 3, 12, 12), SRDRules()) as run:
+    with SRDPass.of(ierf.VisionModel(net), torch.randn(1, 3, 12, 12), SRDRules()) as run:
         start, relevance = run.start(0, "raw")
         layers = layers_over_depth(run, start)
         found = strongest_pfvs(run, start, relevance, layers, count=2)
@@ -180,6 +180,6 @@ def test_layers_are_the_last_of_each_scale_and_never_a_padding() -> None:
     stages = [m for _ in range(3) for m in (nn.ZeroPad2d((0, 1, 0, 1)), nn.Conv2d(4, 4, 3, 2), nn.ReLU())]
     head = (nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 3))
     net = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), *stages, *head)
-    with srd_pass(ierf.VisionModel(net), torch.randn(1, 3, 64, 64), SRDRules()) as run:
+    with SRDPass.of(ierf.VisionModel(net), torch.randn(1, 3, 64, 64), SRDRules()) as run:
         start, _ = run.start(0, "raw")
         assert layers_over_depth(run, start) == ["3", "6", "9"]

@@ -1,7 +1,5 @@
 """AttnLRP and CP-LRP: relevance from a logit, a token or a direction to the pixels of a transformer."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Literal
 
 import torch
@@ -9,11 +7,10 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ierf.attribution.recorded import RecordedPass
-from ierf.attribution.running import running
 from ierf.attribution.starts import LayerTarget, logit_weights, reading, relevance_map
 from ierf.attribution.targets import Channel, Direction, Target
 from ierf.model import VisionModel
-from ierf.rules import AttnLRPRules, Backward, record
+from ierf.rules import AttnLRPRules
 
 
 class AttnLRPPass(RecordedPass):
@@ -36,20 +33,6 @@ class AttnLRPPass(RecordedPass):
                 return node, torch.autograd.grad(value, point)[0]
         shape = (len(pfvs), *self.tape.nodes[node].map_shape)
         return node, self.cotangent(node, relevance_map(target, shape, self.grid(node)).to(pfvs))
-
-
-@contextmanager
-def attnlrp_pass(
-    model: VisionModel, x: Tensor, rules: AttnLRPRules, encoder: str | None = None, backward: Backward | None = None
-) -> Iterator[AttnLRPPass]:
-    """The forward pass of `model` on `x` under `rules`; the model is in evaluation mode until the context is left.
-
-    backward: its switches; `metered` makes a ledger possible, `many` batches of backward passes.
-    """
-    with running(model, x) as (forward, pixels):
-        backward = backward or Backward()
-        tape = record(model.net, pixels, rules.table(), rules.fallback, backward, forward)
-        yield AttnLRPPass(tape, backward, encoder)
 
 
 def attnlrp(
@@ -102,6 +85,6 @@ def cp_lrp(
 def _map(
     model: VisionModel, x: Tensor, target: Target, resolution: str, rules: AttnLRPRules, encoder: str | None
 ) -> Tensor:
-    with attnlrp_pass(model, x, rules, encoder) as run:
+    with AttnLRPPass.of(model, x, rules, encoder) as run:
         node = run.at(resolution)
         return run.on_grid(node, run.carry(*run.start(target), [node])[0].detach())

@@ -8,15 +8,16 @@ from typing import Any
 
 from torch import Tensor
 
-from ierf.attribution.attnlrp import AttnLRPPass, attnlrp_pass
-from ierf.attribution.srd import SRDPass, srd_pass
+from ierf.attribution.attnlrp import AttnLRPPass
+from ierf.attribution.recorded import Rules
+from ierf.attribution.srd import SRDPass
 from ierf.errors import UnknownNameError
 from ierf.model import VisionModel
 from ierf.rules import AttnLRPRules, Backward, SRDRules
 
 RelevancePass = SRDPass | AttnLRPPass
 
-RULES: Mapping[str, Callable[..., SRDRules | AttnLRPRules]] = {
+RULES: Mapping[str, Callable[..., Rules]] = {
     "srd": SRDRules,
     "attnlrp": partial(AttnLRPRules, "lrp"),
     "cp_lrp": partial(AttnLRPRules, "cp"),
@@ -42,14 +43,10 @@ def relevance_pass(
     """The forward pass of `model` on `x` under the rules of a method. Raises `UnknownNameError` for other options."""
     if method not in RULES:
         raise UnknownNameError("method that carries relevance", method, RULES)
+    kind: type[RelevancePass] = SRDPass if method == "srd" else AttnLRPPass
     known = [f.name for f in fields(SRDRules if method == "srd" else AttnLRPRules) if f.name != "attention"]
     for name in options:
         if name not in known:
             raise UnknownNameError(f"option of the rules of {method!r}", name, known)
-    rules = RULES[method](**options)
-    if isinstance(rules, SRDRules):
-        with srd_pass(model, x, rules, encoder, backward) as run:
-            yield run
-    else:
-        with attnlrp_pass(model, x, rules, encoder, backward) as other:
-            yield other
+    with kind.of(model, x, RULES[method](**options), encoder, backward) as run:
+        yield run

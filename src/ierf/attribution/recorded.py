@@ -1,16 +1,21 @@
 """A forward pass that was recorded, and where in it a resolution or a layer is."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Self
 
 import torch
 from torch import Tensor
 
+from ierf.attribution.running import running
 from ierf.attribution.token_grid import TokenGrid, token_grid
 from ierf.errors import IerfError, UnknownNameError
-from ierf.rules import Backward, Tape, as_cotangent, as_relevance
+from ierf.model import VisionModel
+from ierf.rules import AttnLRPRules, Backward, SRDRules, Tape, as_cotangent, as_relevance, record
 
+Rules = SRDRules | AttnLRPRules
 _AFFINE = ("linear", "addmm", "conv1d", "conv2d", "conv3d")
 
 
@@ -21,6 +26,20 @@ class RecordedPass:
     tape: Tape
     backward: Backward
     encoder_layer: str | None = None
+
+    @classmethod
+    @contextmanager
+    def of(
+        cls, model: VisionModel, x: Tensor, rules: Rules, encoder: str | None = None, backward: Backward | None = None
+    ) -> Iterator[Self]:
+        """The forward pass of `model` on `x` under `rules`; the model is in evaluation mode until the context is left.
+
+        backward: its switches; `metered` makes a ledger possible, `many` batches of backward passes.
+        """
+        with running(model, x) as (forward, pixels):
+            switches = backward or Backward()
+            tape = record(model.net, pixels, rules.table(), rules.fallback, switches, forward)
+            yield cls(tape, switches, encoder)
 
     @property
     def logits(self) -> Tensor:

@@ -1,7 +1,5 @@
 """Sharing Ratio Decomposition: from a class, a PFV or a direction to the pixels (arXiv 2605.00474, Sec. IV)."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Literal, get_args
 
 import torch
@@ -9,12 +7,11 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ierf.attribution.recorded import RecordedPass
-from ierf.attribution.running import running
 from ierf.attribution.starts import LayerTarget, logit_weights, reading, relevance_map
 from ierf.attribution.targets import Channel, Direction, Target
 from ierf.errors import UnknownNameError
 from ierf.model import VisionModel
-from ierf.rules import Backward, SRDRules, as_relevance, record
+from ierf.rules import SRDRules, as_relevance
 
 Head = Literal["clamped", "mean", "raw"]
 HEADS: tuple[str, ...] = get_args(Head)
@@ -57,20 +54,6 @@ class SRDPass(RecordedPass):
         return node, self.cotangent(node, relevance)
 
 
-@contextmanager
-def srd_pass(
-    model: VisionModel, x: Tensor, rules: SRDRules, encoder: str | None = None, backward: Backward | None = None
-) -> Iterator[SRDPass]:
-    """The forward pass of `model` on `x` under `rules`; the model is in evaluation mode until the context is left.
-
-    backward: its switches; `metered` makes a ledger possible, `many` batches of backward passes.
-    """
-    with running(model, x) as (forward, pixels):
-        backward = backward or Backward()
-        tape = record(model.net, pixels, rules.table(), rules.fallback, backward, forward)
-        yield SRDPass(tape, backward, encoder)
-
-
 def srd(
     model: VisionModel,
     x: Float[Tensor, "N 3 H W"],
@@ -91,6 +74,6 @@ def srd(
         unknown: an operation without a rule raises, or passes relevance by its plain "gradient".
         encoder: the layer to take as the encoder output; None finds it.
     """
-    with srd_pass(model, x, SRDRules(bias, unknown), encoder) as run:
+    with SRDPass.of(model, x, SRDRules(bias, unknown), encoder) as run:
         node = run.at(resolution)
         return run.on_grid(node, run.carry(*run.start(target, head), [node])[0].detach())

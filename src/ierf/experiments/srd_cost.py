@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ierf.attribution import attribute, effective_receptive_fields
-from ierf.attribution.srd import srd_pass
+from ierf.attribution.srd import SRDPass
 from ierf.experiments.cost import Cost, cost_of, noise, plain_gradient
 from ierf.model import VisionModel
 from ierf.rules import SRDRules
@@ -42,7 +42,7 @@ def srd_costs(model: VisionModel, batches: Sequence[int] = (1, 8), rounds: int =
 
 def _layers(model: VisionModel, x: Tensor) -> Iterator[tuple[str, list[tuple[int, ...]]]]:
     """All positions of the encoder output, and a block of up to 16 × 16 of the last map of a quarter of the side."""
-    with srd_pass(model, x, SRDRules("drop")) as run:
+    with SRDPass.of(model, x, SRDRules("drop")) as run:
         cuts = {k: next(run.tape.layer_names(k), None) for k in run.tape.cuts() if 0 < k <= run.encoder}
         named = {k: name for k, name in cuts.items() if name is not None}
         nodes, side = run.tape.nodes, x.shape[-1]

@@ -62,8 +62,8 @@ class PositiveAffine(Affine):
 
     def share(self, z: Tensor) -> Tensor:
         if self.first:
-            return through(_Redistributed, z, self._squares, self.backward, self.a)
-        return through(_Redistributed, z, self._positive, self.backward, self.a)
+            return through(_Redistributed, z, self._squares, True, self.backward, self.a)
+        return through(_Redistributed, z, self._positive, False, self.backward, self.a)
 
     def _positive(self, a: Tensor) -> Tensor:
         kernel = self.kernel
@@ -76,27 +76,31 @@ class PositiveAffine(Affine):
 
 
 class _Redistributed(Function):
-    """`z`, whose relevance `R = z ⊙ g` goes to the inputs in proportion to their part in `part(*inputs)`."""
+    """`z`, whose relevance `R = z ⊙ g` goes to the inputs in proportion to their part in `part(*inputs)`.
+
+    `fixed`: whether the value of `part` is the same for all inputs, and only its gradient is asked for.
+    """
 
     @staticmethod
-    def forward(ctx: Any, z: Tensor, part: Part, backward: Backward, *inputs: Tensor) -> Tensor:
+    def forward(ctx: Any, z: Tensor, part: Part, fixed: bool, backward: Backward, *inputs: Tensor) -> Tensor:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(z, *inputs)
-        ctx.part, ctx.switch = part, backward
+        ctx.part, ctx.fixed, ctx.switch = part, fixed, backward
         return z.view_as(z)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> Any:
         z, *inputs = ctx.saved_tensors
         if grad is None or ctx.switch.plain:
-            return grad, None, None, *[None] * len(inputs)
+            return grad, None, None, None, *[None] * len(inputs)
         again = torch.is_grad_enabled()
         with torch.enable_grad():
             points = [a.view_as(a) if again else a.detach().requires_grad_() for a in inputs]
             speaks = ctx.part(*points)
-        silent = speaks <= torch.finfo(speaks.dtype).tiny
-        per_part = z * grad / speaks.masked_fill(silent, torch.inf)
-        return None, None, None, *torch.autograd.grad(speaks, points, per_part, create_graph=again)
+        total = speaks.detach() if ctx.fixed else speaks
+        silent = total <= torch.finfo(total.dtype).tiny ** 0.5
+        per_part = z * grad / total.masked_fill(silent, torch.inf)
+        return None, None, None, None, *torch.autograd.grad(speaks, points, per_part, create_graph=again)
 
 
 class _Straight(Function):
@@ -158,7 +162,7 @@ def _sum(rule: Rule, call: Call) -> Any:
         return _normalising(rule, call)
     sign = -1 if call.name == "sub" else 1
     z: Tensor = call.run()
-    return through(_Redistributed, z, lambda a, b: a.relu() + (sign * b).relu(), call.backward, *terms)
+    return through(_Redistributed, z, lambda a, b: a.relu() + (sign * b).relu(), False, call.backward, *terms)
 
 
 def _activation(fallback: Rule, call: Call) -> Any:
