@@ -3,7 +3,8 @@
     python benchmarks/tiny_insertion.py --data PATH_TO_DEVELOPMENT_DATA [--photos 500] [--pictures FOLDER]
 
 The patches are the transformer's, 8 × 8 of 8 pixels; four at a time appear on the mean colour (insertion) or vanish to
-it (deletion), those with the largest sum of the map first. The score is the probability of the predicted class. With
+it (deletion), those with the largest sum of the map first. AttnLRP and CP-LRP by default have γ 0.25 in convolutions
+behind another layer. The score is the probability of the predicted class. With
 --pictures, maps of the first twenty photographs are drawn as well.
 """
 
@@ -28,16 +29,18 @@ from ierf.report.pictures import overlay
 
 EPSILON: dict[str, Any] = {"conv_gamma": 0.0, "linear_gamma": 0.0}
 METHODS: dict[str, dict[str, Any]] = {
+    "AttnLRP": {"method": "attnlrp"},
     "AttnLRP, ε": {"method": "attnlrp"} | EPSILON,
-    "AttnLRP, γ 0.25 in convolutions": {"method": "attnlrp", "conv_gamma": 0.25, "linear_gamma": 0.0},
-    "AttnLRP, γ 1 in convolutions": {"method": "attnlrp", "conv_gamma": 1.0, "linear_gamma": 0.0},
-    "AttnLRP, γ 0.25 in convolutions, 0.05 in linear layers": {
+    "AttnLRP, γ 0.25 in all convolutions": {"method": "attnlrp", "conv_gamma": 0.25, "linear_gamma": 0.0},
+    "AttnLRP, γ 1 in all convolutions": {"method": "attnlrp", "conv_gamma": 1.0, "linear_gamma": 0.0},
+    "AttnLRP, γ 0.25 in all convolutions, 0.05 in linear layers": {
         "method": "attnlrp",
         "conv_gamma": 0.25,
         "linear_gamma": 0.05,
     },
+    "CP-LRP": {"method": "cp_lrp"},
     "CP-LRP, ε": {"method": "cp_lrp"} | EPSILON,
-    "CP-LRP, γ 0.25 in convolutions": {"method": "cp_lrp", "conv_gamma": 0.25, "linear_gamma": 0.0},
+    "CP-LRP, γ 0.25 in all convolutions": {"method": "cp_lrp", "conv_gamma": 0.25, "linear_gamma": 0.0},
     "SRD, attention constant": {"method": "srd"},
     "SRD, attention constant, head raw": {"method": "srd", "head": "raw"},
     "gradient × input": {"method": "gradient_x_input"},
@@ -48,9 +51,9 @@ METHODS: dict[str, dict[str, Any]] = {
     "random": {"method": "random"},
 }
 SHOWN = (
+    "AttnLRP",
     "AttnLRP, ε",
-    "AttnLRP, γ 0.25 in convolutions",
-    "CP-LRP, ε",
+    "CP-LRP",
     "SRD, attention constant",
     "gradient × input",
 )

@@ -169,4 +169,5 @@ def _activation(fallback: Rule, call: Call) -> Any:
     z, kwargs = call.argument(0, "input"), {name: value for name, value in call.kwargs.items() if name != "input"}
     if len(call.activations()) != 1 or call.node_of(z) is None:
         return fallback(call)
-    return through(_Kept, z, lambda v: call.func(v, *call.args[1:], **kwargs), call.backward)
+    function, rest = call.func, call.args[1:]
+    return through(_Kept, z, lambda v: function(v, *rest, **kwargs), call.backward)
