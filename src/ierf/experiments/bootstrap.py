@@ -6,6 +6,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+_AT_ONCE = 1 << 20
+"""At most this many drawn values in memory."""
+
 
 @dataclass(frozen=True)
 class Interval:
@@ -30,6 +33,8 @@ def confidence_interval(
     if n == 0:
         return Interval(torch.nan, torch.nan, torch.nan)
     generator = torch.Generator().manual_seed(seed)
-    means = torch.stack([known[torch.randint(n, (n,), generator=generator)].mean() for _ in range(resamples)])
+    at_once = max(1, _AT_ONCE // n)
+    draws = [min(at_once, resamples - done) for done in range(0, resamples, at_once)]
+    means = torch.cat([known[torch.randint(n, (draw, n), generator=generator)].mean(1) for draw in draws])
     low, high = means.quantile(torch.tensor([(1 - level) / 2, (1 + level) / 2], dtype=torch.float64)).tolist()
     return Interval(float(known.mean()), low, high)

@@ -1,5 +1,8 @@
 """Does a map foretell what taking pixels away does to the score?"""
 
+from collections.abc import Sequence
+from math import prod
+
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -15,7 +18,7 @@ def fidelity(
     model: VisionModel | nn.Module,
     x: Float[Tensor, "N 3 H W"],
     target: Target,
-    map: Float[Tensor, "N h w"],
+    map: Float[Tensor, "*M N h w"],
     *,
     runs: int = 100,
     pixels: int | None = None,
@@ -23,7 +26,7 @@ def fidelity(
     preset: Preset = "paper",
     seed: int = 0,
     at_once: int = 64,
-) -> Float[Tensor, " N"]:
+) -> Float[Tensor, "*M N"]:
     """`Corr_S(Σ_{i∈S} φ_i, y(x) − y(x_S→baseline))`, Pearson over random sets S of pixels, y the logit.
 
     arXiv 2605.00474, VII-G, after Bhatt et al., arXiv 2005.00631. The preset "paper" takes 200 pixels, all channels of
@@ -35,7 +38,8 @@ def fidelity(
 
     Args:
         target: a class, one per sample, or None for the class predicted for x.
-        map: relevance; of another size than the pixels it is scaled bilinearly.
+        map: relevance; of another size than the pixels it is scaled bilinearly. Several maps of the same pictures,
+            with one axis more in front, share the forward passes.
         runs: how many sets.
         pixels: |S|, by default the preset's.
         baseline: what takes the place of S, by default the preset's.
@@ -50,26 +54,38 @@ def fidelity(
         raise IerfError(f"a correlation needs at least two runs, not {runs}")
     vision_model = as_vision_model(model)
     images = pictures(x).to(vision_model.device, vision_model.dtype)
-    maps = maps_of(map, images)
+    maps = torch.stack([maps_of(one, images) for one in (map if map.ndim == 4 else map[None])])
     by_channel = preset == "quantus"
     if baseline is None:
         baseline = images.amin((1, 2, 3), keepdim=True) if by_channel else 0.0
     start = baseline_of(images, baseline)
     # What is drawn: values (C, H, W), each with its pixel's relevance, or whole pixels (1, H, W).
-    relevance = maps[:, None].expand_as(images) if by_channel else maps[:, None]
+    drawn = images.shape[1:] if by_channel else (1, *images.shape[2:])
     size = (224 if by_channel else 200) if pixels is None else pixels
-    sets = _sets(relevance[0].numel(), runs, size, seed).to(images.device)
+    sets = _sets(prod(drawn), runs, size, seed).to(images.device)
 
     def variant(i: Tensor, s: Tensor) -> Tensor:
-        hidden = torch.zeros(len(i), relevance[0].numel(), dtype=torch.bool, device=images.device)
+        hidden = torch.zeros(len(i), prod(drawn), dtype=torch.bool, device=images.device)
         hidden.scatter_(1, sets[s], True)
-        return torch.where(hidden.view(-1, *relevance.shape[1:]), start[i], images[i])
+        return torch.where(hidden.view(-1, *drawn), start[i], images[i])
 
-    remaining = scores(vision_model, images, target, runs, variant, at_once=at_once)
-    sums = torch.stack([one.flatten().double()[sets].sum(1) for one in relevance])
     # The untouched score shifts the drop by a constant, which no correlation sees.
-    correlation = _pearson(sums, -remaining.double(), torch.finfo(maps.dtype).eps, torch.finfo(images.dtype).eps)
-    return correlation.where(finite(maps), torch.nan).to(remaining)
+    drops = -scores(vision_model, images, target, runs, variant, at_once=at_once)
+    found = torch.stack([_correlation(one, drops, sets, drawn, torch.finfo(images.dtype).eps) for one in maps])
+    return found if map.ndim == 4 else found[0]
+
+
+def _correlation(
+    maps: Float[Tensor, "N H W"],
+    drops: Float[Tensor, "N R"],
+    sets: Int[Tensor, "R S"],
+    drawn: Sequence[int],
+    eps: float,
+) -> Float[Tensor, " N"]:
+    relevance = [one.expand(drawn).flatten().double() for one in maps]
+    sums = torch.stack([one[sets].sum(1) for one in relevance])
+    correlation = _pearson(sums, drops.double(), torch.finfo(maps.dtype).eps, eps)
+    return correlation.where(finite(maps), torch.nan).to(drops)
 
 
 def _sets(n: int, runs: int, size: int, seed: int) -> Int[Tensor, "R S"]:

@@ -1,0 +1,111 @@
+"""A run over images that outlives its process: one line on disk for each finished image."""
+
+import gc
+import json
+import os
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ierf.errors import IerfError
+
+Values = Mapping[str, Mapping[str, float | None]]
+"""What was measured on one image: row -> column -> value; None where it is not defined."""
+
+Track = Callable[[Sequence[Any]], Iterable[Any]]
+"""Goes through a sequence and shows how far it is: `rich.progress.Progress().track`, or `iter`."""
+
+
+@dataclass(frozen=True)
+class Journal:
+    """The finished images of one run: a first line with its settings, then a line of JSON for each image.
+
+    A line counts once its end is on disk: what a killed process left half-written is cut off. The file is made with
+    the first finished image, so that a run which fails at once leaves nothing behind.
+    """
+
+    path: Path
+    settings: Mapping[str, Any]
+    finished: dict[str, Values | None] = field(default_factory=dict)
+    """Image -> what was measured; None for an image that was left out."""
+
+    @classmethod
+    def open(cls, path: Path, settings: Mapping[str, Any]) -> "Journal":
+        """The journal at `path`, with what a run of the same settings has finished.
+
+        Raises `IerfError` that names what differs if the file belongs to a run with other settings.
+        """
+        wanted = json.loads(json.dumps(settings))
+        lines = _complete_lines(path)
+        if not lines:
+            return cls(path, wanted)
+        found = _parsed(path, lines[0])
+        differing = [name for name in wanted | found if wanted.get(name) != found.get(name)]
+        if differing:
+            raise IerfError(
+                f"{str(path)!r} belongs to a run with other settings ({', '.join(_change(found, wanted, differing))}); "
+                "write to another folder with --out, or remove that file"
+            )
+        entries = [_parsed(path, line) for line in lines[1:]]
+        return cls(path, wanted, {entry["image"]: entry["values"] for entry in entries})
+
+    def add(self, image: str, values: Values | None) -> None:
+        """Put an image's line on disk, whole."""
+        line = json.dumps({"image": image, "values": values}) + "\n"
+        if not self.path.exists():
+            line = json.dumps(self.settings) + "\n" + line
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("ab") as file:
+                file.write(line.encode())
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            raise IerfError(f"cannot write {str(self.path)!r}: {error.strerror or error}") from error
+        self.finished[image] = values
+
+
+def run_over(
+    images: Sequence[str], journal: Journal, measure: Callable[[str], Values | None], track: Track
+) -> dict[str, Values]:
+    """What `measure` says of each image, in the order given; an image that the journal has is not measured again.
+
+    Memory holds one image at a time, and the numbers: recorded passes refer to themselves, so they are collected here.
+    `measure` returns None for an image that has no part in this.
+    """
+    for image in track(images):
+        if image not in journal.finished:
+            journal.add(image, measure(image))
+            gc.collect()
+    found = ((image, journal.finished[image]) for image in images)
+    return {image: values for image, values in found if values is not None}
+
+
+def _complete_lines(path: Path) -> list[bytes]:
+    """The lines that were written to their end; anything after them is cut off the file."""
+    if not path.is_file():
+        return []
+    content = path.read_bytes()
+    whole = content[: content.rfind(b"\n") + 1]
+    if not whole:
+        path.unlink()
+    elif len(whole) < len(content):
+        os.truncate(path, len(whole))
+    return whole.splitlines()
+
+
+def _parsed(path: Path, line: bytes) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError:
+        raise IerfError(f"{str(path)!r} is not the record of a run; write to another folder with --out") from None
+
+
+def _change(found: Mapping[str, Any], wanted: Mapping[str, Any], names: Sequence[str]) -> list[str]:
+    return [f"{name}: {_short(found.get(name))} there, {_short(wanted.get(name))} here" for name in names]
+
+
+def _short(value: object, at_most: int = 60) -> str:
+    text = json.dumps(value)
+    return text if len(text) <= at_most else f"{text[:at_most]}…"

@@ -1,0 +1,89 @@
+"""Results as tables: for the terminal, for spreadsheets, for documents; and all of them in a folder."""
+
+import csv
+import io
+import math
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from ierf.errors import IerfError
+from ierf.experiments.bootstrap import Interval
+from ierf.experiments.plots import plot
+from ierf.experiments.results import ARROWS, Results
+from ierf.report.files import write
+
+
+def terminal_table(results: Results) -> Table:
+    """Means, each with half the width of its 95 % interval; the best of each column in bold."""
+    table = Table(title=f"{results.title}, {len(results.values)} images", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table.add_column(results.corner, no_wrap=True)
+    for column, better in results.columns.items():
+        table.add_column(column + ARROWS[better], justify="right", no_wrap=True)
+    best = {column: results.best(column) for column in results.columns}
+    for row, cells in results.summary.items():
+        shown = [Text(_short(i), style="bold" if best[column] == row else "") for column, i in cells.items()]
+        table.add_row(Text(row), *shown)
+    return table
+
+
+def markdown(results: Results) -> str:
+    """The same for a document."""
+    heads = [results.corner, *(column + ARROWS[better] for column, better in results.columns.items())]
+    best = {column: results.best(column) for column in results.columns}
+    lines = [heads, ["---", *["---:"] * len(results.columns)]]
+    for row, cells in results.summary.items():
+        shown = [f"**{cell(i)}**" if best[column] == row else cell(i) for column, i in cells.items()]
+        lines.append([f"`{row}`", *shown])
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def comma_separated(results: Results) -> str:
+    """A line for each row and column: mean, interval, number of images."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([results.corner, "column", "mean", "low", "high", "images"])
+    for row, cells in results.summary.items():
+        for column, i in cells.items():
+            known = int((~results.of(row, column).isnan()).sum())
+            writer.writerow([row, column, *(_exact(value) for value in (i.mean, i.low, i.high)), known])
+    return buffer.getvalue()
+
+
+def cell(interval: Interval) -> str:
+    """`0.382 (0.341 – 0.420)`, or a dash."""
+    if math.isnan(interval.mean):
+        return "–"
+    return f"{interval.mean:.3f} ({interval.low:.3f} – {interval.high:.3f})"
+
+
+def save(results: Results, folder: Path, name: str) -> list[Path]:
+    """`name`.csv, .md and .json in `folder`, and .png where matplotlib is installed; returns what was written."""
+    texts = {".csv": comma_separated(results), ".md": markdown(results), ".json": results.json()}
+    for suffix, text in texts.items():
+        write(folder / f"{name}{suffix}", text.encode())
+    paths = [folder / f"{name}{suffix}" for suffix in texts]
+    picture = plot(results)
+    if picture is not None:
+        write(folder / f"{name}.png", picture)
+        paths.append(folder / f"{name}.png")
+    return paths
+
+
+def check_out(folder: Path) -> None:
+    """Raise `IerfError` where `folder` cannot be written to, before the work and not after it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise IerfError(f"cannot write to {str(folder)!r}: {error.strerror or error}") from error
+
+
+def _short(interval: Interval) -> str:
+    half = (interval.high - interval.low) / 2
+    return "–" if math.isnan(interval.mean) else f"{interval.mean:.3f} ±{half:.2f}"
+
+
+def _exact(value: float) -> str:
+    return "" if math.isnan(value) else repr(value)

@@ -1,0 +1,213 @@
+"""From a batch of photographs to PFVs, their relevance and their iERFs: one forward pass, one backward pass for all
+layers, and one more per layer for the iERFs."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from math import prod
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ierf.attribution.passes import RelevancePass, relevance_pass, usual_method
+from ierf.attribution.srd import SRDPass
+from ierf.attribution.token_grid import TokenGrid
+from ierf.errors import IerfError
+from ierf.model import VisionModel
+from ierf.store.clock import Clock
+from ierf.store.plan import LayerPlan, Settings
+from ierf.store.reduction import quantised, reduced, reduced_size
+from ierf.store.sampling import draw
+
+
+@dataclass(frozen=True)
+class Site:
+    """A layer as found in a recorded pass, the same in every pass of the network."""
+
+    plan: LayerPlan
+    node: int
+    """The layer's output, where relevance is read and iERFs start."""
+    source: int
+    """The node whose PFVs are kept: the layer's output, or what entered the activation that made it."""
+    grid: TokenGrid | None
+    pixels: int
+    """The node at which iERFs end: the pixels, or the patches' first tokens."""
+    pixels_grid: TokenGrid | None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a batch adds to one layer; `P` rows for each of `N` images."""
+
+    pfvs: Float[np.ndarray, "N P C"]
+    positions: Int[np.ndarray, "N P axes"]
+    relevances: Float[np.ndarray, "N P"]
+    norms: Float[np.ndarray, "N P"]
+    ierfs: np.ndarray | None
+    """Bytes, (N, P, h, w)."""
+    ierf_scales: np.ndarray | None
+    """(N, P)."""
+
+
+def sites(model: VisionModel, layers: Sequence[str], settings: Settings) -> list[Site]:
+    """Where the layers are, and what will be kept of them, from one pass on noise.
+
+    Raises an `IerfError` for a layer that does not exist, that no relevance reaches or that has one position only.
+    """
+    if not layers or len(set(layers)) < len(layers):
+        raise IerfError("name the layers to collect, each once, as in layers=['layer2.1', 'layer3.1']")
+    noise = torch.randn(1, 3, *model.preprocess.size, generator=torch.Generator().manual_seed(0))
+    with _pass(model, noise, settings) as run:
+        found = [_site(run, name, settings) for name in layers]
+        for site, relevance in zip(found, _relevances(run, found), strict=True):
+            if settings.sampling == "relevance" and site.grid is not None and not relevance.any():
+                raise IerfError(
+                    f"no patch of {site.plan.name!r} has relevance, the logits depend on other tokens of it alone; "
+                    "take an earlier layer, or sampling='uniform'"
+                )
+        return found
+
+
+def collect_batch(
+    model: VisionModel,
+    x: Float[Tensor, "N 3 H W"],
+    names: Sequence[str],
+    found: Sequence[Site],
+    settings: Settings,
+    clock: Clock,
+) -> tuple[dict[str, Sample], Int[np.ndarray, " N"]]:
+    """A sample of each layer, and the predicted classes. `names` of the images decide the draws."""
+    with _pass(model, x, settings) as run:
+        predictions = run.logits.detach().argmax(1).cpu().numpy()
+        clock.lap("forward")
+        maps = _relevances(run, found)
+        clock.lap("relevance")
+        samples = {}
+        for site, relevance in zip(found, maps, strict=True):
+            taken = _taken(site, relevance, names, settings)
+            values = _values(run, site, taken)
+            clock.lap("sampling")
+            ierfs, scales = _ierfs(run, site, taken) if site.plan.ierf_size else (None, None)
+            clock.lap("iERFs")
+            samples[site.plan.name] = Sample(
+                values,
+                _positions(site, taken),
+                np.take_along_axis(relevance, taken, 1).astype(np.float32),
+                np.linalg.norm(values.astype(np.float64), axis=2).astype(np.float32),
+                ierfs,
+                scales,
+            )
+        return samples, predictions
+
+
+def method_of(model: VisionModel, settings: Settings) -> str:
+    """The method that carries relevance: the one asked for, else the usual one."""
+    return settings.method or usual_method(model)
+
+
+@contextmanager
+def _pass(model: VisionModel, x: Tensor, settings: Settings) -> Iterator[RelevancePass]:
+    """The recorded pass of a batch, its convolutions and matrix products in bfloat16 where the settings say so."""
+    half = settings.compute == "bfloat16"
+    with (
+        torch.autocast(model.device.type, torch.bfloat16) if half else nullcontext(),
+        relevance_pass(model, x, method_of(model, settings), settings.options) as run,
+    ):
+        yield run
+
+
+def _site(run: RelevancePass, name: str, settings: Settings) -> Site:
+    node = run.layer(name)
+    entry, grid = run.tape.nodes[node], run.grid(node)
+    places = (grid.rows, grid.columns) if grid is not None else entry.map_shape
+    if prod(places) < 2:
+        raise IerfError(f"the output of {name!r} has no positions to sample, its shape is {tuple(entry.tensor.shape)}")
+    if settings.per_image > prod(places):
+        raise IerfError(f"{name!r} has {prod(places)} positions, so {settings.per_image} per image cannot be taken")
+    before = settings.values == "pre-activation" and entry.scalar and len(entry.parents) == 1
+    patches = settings.ierf and not isinstance(run, SRDPass)
+    pixels = run.first_tokens(node) if patches else 0
+    pixels_grid = run.grid(pixels)
+    full = (pixels_grid.rows, pixels_grid.columns) if pixels_grid is not None else run.tape.nodes[0].map_shape
+    size = reduced_size((full[0], full[1]), settings.resolution) if settings.ierf else None
+    plan = LayerPlan(
+        name,
+        entry.tensor.shape[entry.axis],
+        tuple(places),
+        None if grid is None else grid.prefix,
+        "pre-activation" if before else "output",
+        prod(places) if settings.sampling == "all" else settings.per_image,
+        ("patches" if patches else "pixels") if settings.ierf else None,
+        size,
+    )
+    return Site(plan, node, entry.parents[0] if before else node, grid, pixels, pixels_grid)
+
+
+def _relevances(run: RelevancePass, found: Sequence[Site]) -> list[Float[np.ndarray, "N places"]]:
+    """The relevance of each PFV to the predicted class: `⟨a_i, g_i⟩` for SRD, `‖a_i ⊙ g_i‖₂` of tokens for AttnLRP."""
+    gradients = run.back(*run.start(None), [site.node for site in found])
+    maps = []
+    for site, gradient in zip(found, gradients, strict=True):
+        axis = run.tape.nodes[site.node].axis
+        share = gradient * run.pfvs(site.node)
+        relevance = share.sum(axis) if isinstance(run, SRDPass) else share.norm(dim=axis)
+        placed = relevance if site.grid is None else site.grid.to_map(relevance)
+        maps.append(placed.flatten(1).double().cpu().numpy())
+    return maps
+
+
+def _taken(
+    site: Site, relevance: Float[np.ndarray, "N places"], names: Sequence[str], settings: Settings
+) -> Int[np.ndarray, "N P"]:
+    """The places that are kept of each image, row-major."""
+    places, count = relevance.shape[1], site.plan.rows_per_image
+    if settings.sampling == "all":
+        return np.tile(np.arange(places), (len(relevance), 1))
+    weights = relevance if settings.sampling == "relevance" else np.ones_like(relevance)
+    keys = (f"{settings.seed}/{site.plan.name}/{name}" for name in names)
+    return np.stack([draw(of_image, count, key) for of_image, key in zip(weights, keys, strict=True)])
+
+
+def _values(run: RelevancePass, site: Site, taken: Int[np.ndarray, "N P"]) -> Float[np.ndarray, "N P C"]:
+    pfvs = run.tape.settle(site.source).detach().movedim(run.tape.nodes[site.node].axis, -1).flatten(1, -2)
+    index = _full(site, torch.from_numpy(taken).to(pfvs.device))
+    kept: np.ndarray = pfvs.take_along_dim(index[..., None], 1).float().cpu().numpy()
+    return kept
+
+
+def _positions(site: Site, taken: Int[np.ndarray, "N P"]) -> Int[np.ndarray, "N P axes"]:
+    return np.stack(np.unravel_index(taken, site.plan.map), -1).astype(np.int32)
+
+
+def _full(site: Site, taken: Int[Tensor, "N P"]) -> Int[Tensor, "N P"]:
+    """From places on the grid of patches to places in the sequence of tokens."""
+    return taken if site.grid is None else taken + site.grid.prefix
+
+
+def _ierfs(run: RelevancePass, site: Site, taken: Int[np.ndarray, "N P"]) -> tuple[np.ndarray, np.ndarray]:
+    """One backward pass for each of an image's draws: relevance 1 at every sample's own position."""
+    assert site.plan.ierf_size is not None
+    pfvs = run.pfvs(site.node)
+    index = _full(site, torch.from_numpy(taken).to(pfvs.device))
+    maps = []
+    for one in index.unbind(1):
+        hot = pfvs.new_zeros(len(pfvs), run.tape.nodes[site.node].positions).scatter_(1, one[:, None], 1)
+        start = run.cotangent(site.node, hot.view(len(pfvs), *run.tape.nodes[site.node].map_shape))
+        maps.append(reduced(_carried(run, site, start), site.plan.ierf_size))
+    stacked = torch.stack(maps, 1)
+    small, scale = quantised(stacked.flatten(0, 1))
+    return (
+        small.view(stacked.shape).cpu().numpy(),
+        scale.view(stacked.shape[:2]).cpu().numpy(),
+    )
+
+
+def _carried(run: RelevancePass, site: Site, start: Tensor) -> Float[Tensor, "N H W"]:
+    """The iERF from a gradient at a layer: relevance of the pixels, or `‖R_q‖₂` of each patch's token (Sec. III-D)."""
+    if site.pixels_grid is None:
+        return run.carry(site.node, start, [site.pixels])[0].float()
+    (gradient,) = run.back(site.node, start, [site.pixels])
+    tokens = (gradient * run.pfvs(site.pixels)).norm(dim=run.tape.nodes[site.pixels].axis)
+    return site.pixels_grid.to_map(tokens).float()

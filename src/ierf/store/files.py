@@ -1,0 +1,69 @@
+"""Files that survive a killed process and a power cut: written whole, and on the disk before the next one begins."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from ierf.errors import IerfError
+
+
+def write(path: Path, content: bytes) -> None:
+    """Put `content` at `path`, all of it or nothing, over what was there; on return it is on the disk.
+
+    What a killed writer leaves behind is called `<name>.part`, and the next writer of the same file replaces it.
+    Raises `IerfError` that names the file and the reason: no permission, no space, a folder in the way.
+    """
+    part = path.with_name(f"{path.name}.part")
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(part, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+        _sync_folder(path.parent)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """The same for JSON, indented, keys in the order given."""
+    write(path, (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode())
+
+
+def read_json(path: Path) -> Any:
+    """What a JSON file holds. Raises `IerfError` if it is damaged."""
+    try:
+        return json.loads(path.read_bytes())
+    except OSError as error:
+        raise IerfError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
+    except ValueError:
+        raise IerfError(f"{str(path)!r} is damaged: it is not JSON; collect the store anew") from None
+
+
+def checksum(content: bytes) -> str:
+    """SHA-256, in hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+@contextmanager
+def explained(path: Path) -> Iterator[None]:
+    """Inside: what the operating system refuses becomes an `IerfError`."""
+    try:
+        yield
+    except OSError as error:
+        raise IerfError(
+            f"cannot write {str(path)!r}: {error.strerror or error}; "
+            "finished blocks stay, and the same command goes on from there"
+        ) from error
+
+
+def _sync_folder(folder: Path) -> None:
+    """Makes the names of the files in a folder as durable as their contents."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,173 @@
+"""One layer of a store: its PFVs, what belongs to them, batches for training, nearest neighbours."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor, nn
+
+from ierf.attribution import effective_receptive_fields
+from ierf.errors import IerfError
+from ierf.model import VisionModel, as_vision_model
+from ierf.store.column import Column
+from ierf.store.pictures import lit, part, window
+from ierf.store.plan import LayerPlan
+from ierf.store.reduction import restored
+
+if TYPE_CHECKING:
+    from ierf.store.store import PFVStore
+
+_SHUFFLED = 1 << 26
+"""Bytes of PFVs that are shuffled at once."""
+
+
+@dataclass(frozen=True)
+class Exemplar:
+    """One row of a layer: a PFV's place, and what is known of it."""
+
+    layer: str
+    row: int
+    image: int
+    name: str
+    """The photograph's, relative to its folder or file."""
+    position: tuple[int, ...]
+    label: int
+    prediction: int
+    relevance: float
+    norm: float
+
+
+@dataclass(frozen=True)
+class Nearest:
+    """The rows whose PFVs point most nearly where each of `Q` vectors points, best first."""
+
+    rows: Int[Tensor, "Q k"]
+    cosines: Float[Tensor, "Q k"]
+
+
+class StoredLayer:
+    """The rows of one layer; every column is read from the disk where it is indexed.
+
+    `pfvs` (R, C), `positions` (R, axes), `relevances`, `norms`, `images` (R,) and, where they were kept, `ierfs`
+    (R, h, w) as float32.
+    """
+
+    def __init__(self, store: "PFVStore", plan: LayerPlan, group: Any, kept: Int[np.ndarray, " N"]) -> None:
+        self._store, self.plan, self.name = store, plan, plan.name
+        n = plan.rows_per_image
+        places = (kept[:, None] * n + np.arange(n)).ravel()
+        self.pfvs = Column(group["pfvs"], places)
+        self.positions = Column(group["positions"], places)
+        self.relevances = Column(group["relevances"], places)
+        self.norms = Column(group["norms"], places)
+        self._places, self._group = places, group
+
+    def __len__(self) -> int:
+        return len(self.pfvs)
+
+    def __repr__(self) -> str:
+        return f"StoredLayer({self.name!r}, {len(self)} PFVs of {self.plan.channels} channels)"
+
+    @property
+    def images(self) -> Int[np.ndarray, " R"]:
+        """The index of each row's photograph."""
+        return self._places // self.plan.rows_per_image
+
+    @property
+    def ierfs(self) -> Column:
+        """The kept iERFs, reduced; each cell holds the sum of its pixels. Raises `IerfError` if none were kept."""
+        if self.plan.ierf_size is None:
+            raise IerfError("this store keeps no iERFs; StoredLayer.ierf(row, model) computes one anew")
+        scales = self._group["ierf_scales"]
+
+        def restore(quantised: np.ndarray, places: np.ndarray) -> np.ndarray:
+            scale = Column(scales, places)[:]
+            values: np.ndarray = restored(torch.from_numpy(quantised), torch.from_numpy(scale)).numpy()
+            return values
+
+        return Column(self._group["ierfs"], self._places, restore)
+
+    def exemplar(self, row: int) -> Exemplar:
+        """What belongs to a row."""
+        if not -len(self) <= row < len(self):
+            raise IerfError(f"there is no row {row} of {self.name!r}; it has {len(self)}")
+        row %= len(self)
+        image = int(self.images[row])
+        return Exemplar(
+            self.name,
+            row,
+            image,
+            self._store.name(image),
+            tuple(map(int, self.positions[row])),
+            int(self._store.labels[image]),
+            int(self._store.predictions[image]),
+            float(self.relevances[row]),
+            float(self.norms[row]),
+        )
+
+    def batches(self, size: int, seed: int = 0, epoch: int = 0) -> Iterator[Float[Tensor, "size C"]]:
+        """All PFVs once, in batches for training: chunks in random order, shuffled among the next few of them.
+
+        The last batch may be smaller. The order depends on `seed` and `epoch` alone.
+        """
+        random = np.random.default_rng([seed, epoch])
+        chunks = self.pfvs.chunks()
+        order = random.permutation(len(chunks))
+        row_bytes = self.plan.channels * self.pfvs.dtype.itemsize
+        at_once = max(1, _SHUFFLED // (row_bytes * self.pfvs.chunk))
+        left = np.empty((0, self.plan.channels), self.pfvs.dtype)
+        for some in np.split(order, range(at_once, len(order), at_once)):
+            pool = np.concatenate([left, *(self.pfvs[chunks[c]] for c in some)])
+            pool = pool.take(random.permutation(len(pool)), axis=0)
+            whole = len(pool) // size * size
+            for start in range(0, whole, size):
+                yield torch.from_numpy(pool[start : start + size])
+            left = pool[whole:]
+        if len(left):
+            yield torch.from_numpy(left)
+
+    def nearest(self, vectors: Float[Tensor, "Q C"] | np.ndarray, k: int = 10) -> Nearest:
+        """The `k` rows with the largest cosine to each vector, exactly, by one pass over the layer.
+
+        A PFV or a vector of norm 0 has the cosine 0.
+        """
+        queries = torch.nn.functional.normalize(torch.as_tensor(vectors).float().cpu().reshape(-1, self.plan.channels))
+        rows, best = torch.empty(len(queries), 0, dtype=torch.long), torch.empty(len(queries), 0)
+        for chunk in self.pfvs.chunks():
+            pfvs = torch.nn.functional.normalize(self.pfvs.torch(chunk).float())
+            rows = torch.cat([rows, torch.from_numpy(chunk).expand(len(queries), -1)], 1)
+            best = torch.cat([best, queries @ pfvs.T], 1)
+            best, order = best.topk(min(k, best.shape[1]))
+            rows = rows.gather(1, order)
+        return Nearest(rows, best)
+
+    def ierf(self, row: int, model: VisionModel | nn.Module) -> Float[Tensor, "H W"]:
+        """The iERF of a row at the resolution of the pixels, computed anew from its photograph."""
+        vision_model = as_vision_model(model)
+        self._store.check_model(vision_model)
+        exemplar = self.exemplar(row)
+        x = vision_model.prepare(self._store.photo(exemplar.image))
+        plan = self._store.plan
+        found = effective_receptive_fields(
+            vision_model, x, self.name, [exemplar.position], method=plan.method, **plan.options
+        )
+        return found[0, 0].detach().cpu()
+
+    def pictures(
+        self, row: int, model: VisionModel | nn.Module | None = None, side: int = 224
+    ) -> tuple[Image.Image, Image.Image]:
+        """The photograph of a row, bright where its iERF is positive, the PFV's cell outlined; and the part it covers.
+
+        With a model the iERF is computed anew at full resolution, else the kept one is enlarged.
+        """
+        values = self.ierfs[row] if model is None else self.ierf(row, model).numpy()
+        position = tuple(map(int, self.positions[row]))
+        cell = (position[0], position[1]) if len(position) == 2 else None
+        grid = self.plan.map[0], self.plan.map[-1]
+        picture = lit(self._store.view(int(self.images[row])), values)
+        whole = 0.0, 0.0, float(picture.width), float(picture.height)
+        return part(picture, whole, side, cell, grid), part(picture, window(values, picture.size), side, cell, grid)

@@ -1,0 +1,176 @@
+"""What a store is to hold: everything that its bytes depend on, fixed before the first photograph."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Literal, get_args
+
+from ierf.errors import IerfError, UnknownNameError
+from ierf.store.sampling import SAMPLINGS, Sampling
+
+FORMAT = "pfv-ierf-store"
+VERSION = 1
+
+Values = Literal["pre-activation", "output"]
+PFVType = Literal["float16", "float32"]
+Compute = Literal["float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How PFVs and iERFs are collected.
+
+    Args:
+        method: "srd", "attnlrp" or "cp_lrp"; None: AttnLRP for networks with attention, else SRD.
+        options: of the method's rules.
+        sampling: which PFVs of an image: by their "relevance" to the predicted class, "uniform" over positions, "all".
+        per_image: how many of each image and layer.
+        seed: of the draws, which depend on it, the image's name and the layer alone.
+        values: "pre-activation" PFVs where a layer's last operation is an activation, or the layer's "output".
+        ierf: whether to keep an iERF with each PFV.
+        resolution: side of the kept iERFs, see `ierf.store.reduction.reduced_size`.
+        pfv_type: how PFVs are stored.
+        compute: "bfloat16" runs convolutions and matrix products in bfloat16.
+        batch: images at once.
+        block: images per chunk, at most; fewer where their PFVs take more than 16 MiB.
+    """
+
+    method: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    sampling: Sampling = "relevance"
+    per_image: int = 1
+    seed: int = 0
+    values: Values = "pre-activation"
+    ierf: bool = True
+    resolution: int | None = None
+    pfv_type: PFVType = "float16"
+    compute: Compute = "float32"
+    batch: int = 16
+    block: int = 512
+
+    def __post_init__(self) -> None:
+        for what, value, choices in (
+            ("sampling", self.sampling, SAMPLINGS),
+            ("kind of PFV values", self.values, get_args(Values)),
+            ("type of PFVs", self.pfv_type, get_args(PFVType)),
+            ("type to compute in", self.compute, get_args(Compute)),
+        ):
+            if value not in choices:
+                raise UnknownNameError(what, value, choices)
+        for name in ("per_image", "batch", "block"):
+            if getattr(self, name) < 1:
+                raise IerfError(f"{name} is at least 1, not {getattr(self, name)}")
+        if self.resolution is not None and self.resolution < 1:
+            raise IerfError(f"iERFs have at least one cell, so resolution cannot be {self.resolution}")
+        if self.sampling == "all" and self.ierf:
+            raise IerfError("iERFs of all positions do not fit on a disk; leave them out (ierf=False, --no-ierf)")
+        if self.sampling == "all" and self.per_image != 1:
+            raise IerfError("sampling 'all' takes every position once; leave per_image at 1")
+
+    @classmethod
+    def of(cls, **choices: Any) -> "Settings":
+        """The settings with these names. Raises `UnknownNameError` for another name."""
+        known = [f.name for f in fields(cls)]
+        for name in choices:
+            if name not in known:
+                raise UnknownNameError("setting of a store", name, known)
+        return cls(**choices)
+
+
+@dataclass(frozen=True)
+class LayerPlan:
+    """What is kept of one layer."""
+
+    name: str
+    channels: int
+    map: tuple[int, ...]
+    """Size of the map, (rows, columns); (tokens,) where rows and columns are unknown."""
+    prefix_tokens: int | None
+    """Tokens in front of the patches, which are not sampled; None if the layer is no sequence of tokens on a grid."""
+    values: Values
+    rows_per_image: int
+    ierf: Literal["pixels", "patches"] | None
+    """What an iERF is a map of."""
+    ierf_size: tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class SourcePlan:
+    """Photographs that were collected together."""
+
+    address: str
+    fingerprint: str
+    first: int
+    """Index of the first of them in the store, a multiple of the block."""
+    count: int
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All of it. Two runs with equal plans write equal bytes."""
+
+    model: Mapping[str, Any]
+    method: str
+    options: Mapping[str, Any]
+    sampling: Mapping[str, Any]
+    pfv_type: str
+    compute: Mapping[str, str]
+    batch: int
+    block: int
+    versions: Mapping[str, str]
+    layers: tuple[LayerPlan, ...]
+    sources: tuple[SourcePlan, ...]
+
+    @property
+    def images(self) -> int:
+        """Images in the store, with the gaps between sources."""
+        return self.sources[-1].first + self.sources[-1].count
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.images // self.block)
+
+    def layer(self, name: str) -> LayerPlan:
+        """Raises `UnknownNameError` for a layer that the store does not hold."""
+        for layer in self.layers:
+            if layer.name == name:
+                return layer
+        raise UnknownNameError("layer in the store", name, [layer.name for layer in self.layers])
+
+    def to_json(self) -> dict[str, Any]:
+        return {"format": FORMAT, "version": VERSION, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, content: Any, where: str) -> "Plan":
+        """Raises `IerfError` for what is not a store, or one of another version."""
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise IerfError(f"{where!r} is not a PFV–iERF store")
+        if content.get("version") != VERSION:
+            raise IerfError(
+                f"{where!r} has version {content.get('version')} of the format, this ierf reads {VERSION}; "
+                "collect it anew"
+            )
+        known = {f.name: content[f.name] for f in fields(cls)}
+        layers = tuple(
+            LayerPlan(**{**one, "map": tuple(one["map"]), "ierf_size": one["ierf_size"] and tuple(one["ierf_size"])})
+            for one in known.pop("layers")
+        )
+        sources = tuple(SourcePlan(**one) for one in known.pop("sources"))
+        return cls(**known, layers=layers, sources=sources)
+
+
+def differences(there: Any, here: Any, name: str = "") -> Iterator[str]:
+    """Where two JSON values differ, in words: `model.weights is "a1…" there, "b2…" here`."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        for key in dict.fromkeys([*there, *here]):
+            yield from differences(there.get(key), here.get(key), f"{name}.{key}" if name else str(key))
+    elif _plain(there) != _plain(here):
+        yield f"{name} is {_short(there)} there, {_short(here)} here"
+
+
+def _plain(value: Any) -> Any:
+    return [_plain(v) for v in value] if isinstance(value, list | tuple) else value
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else f"{text[:57]}…"
