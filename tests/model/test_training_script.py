@@ -145,8 +145,8 @@ def test_an_odd_rest_is_left_out_of_an_epoch(common: ModuleType) -> None:
 
 
 def test_small_pictures_first(vit: ModuleType) -> None:
-    recipe = vit.ViTRecipe(epochs=24)
-    assert [recipe.side(epoch) for epoch in range(24)] == [48] * 18 + [64] * 6
+    recipe = vit.ViTRecipe(epochs=16)
+    assert [recipe.side(epoch) for epoch in range(16)] == [48] * 13 + [64] * 3
     assert [vit.ViTRecipe(epochs=1).side(0), vit.ViTRecipe(epochs=2).side(1)] == [48, 48]
 
 
