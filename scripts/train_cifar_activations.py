@@ -44,7 +44,7 @@ def main(
     epochs: Annotated[int, typer.Option(min=1)] = CifarRecipe.epochs,
     seed: int = CifarRecipe.seed,
     device: str = "cuda" if torch.cuda.is_available() else "cpu",
-    max_steps: Annotated[int | None, typer.Option(help="Stop each network after so many steps: a short trial.")] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Stop each after so many steps: a trial.")] = None,
 ) -> None:
     """Train what is not yet in the folder; a killed run goes on after its last epoch."""
     train, test = (read(data / f"cifar10_{part}.parquet") for part in ("train", "test"))

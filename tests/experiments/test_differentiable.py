@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 import ierf
 from ierf.errors import UnknownNameError
-from ierf.experiments.differentiable import MAPS, explained
+from ierf.experiments.differentiable import MAPS, explained, soft_logits
 from ierf.model import VisionModel
 
 
@@ -98,6 +98,13 @@ def test_a_steep_softplus_is_the_relu(x: Tensor) -> None:
         with explained(model, x, [3, 1], method) as hard, explained(model, x, [3, 1], method, 1e6) as soft:
             torch.testing.assert_close(soft.map.detach(), hard.map.detach(), rtol=1e-3, atol=1e-4)
             torch.testing.assert_close(soft.logits.detach(), hard.logits.detach(), rtol=1e-5, atol=1e-5)
+
+
+def test_soft_logits_are_those_beside_the_soft_map(x: Tensor) -> None:
+    model = VisionModel(Residual())
+    with explained(model, x, [3, 1], "gradient", 2.0) as found:
+        torch.testing.assert_close(soft_logits(model, x, 2.0), found.logits.detach())
+        assert not torch.allclose(soft_logits(model, x, 2.0), model(x), rtol=1e-2)
 
 
 def test_other_methods_are_named(x: Tensor) -> None:

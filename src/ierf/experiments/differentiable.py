@@ -79,6 +79,14 @@ def explained(
         yield Explained(pixels, map, logits, backward)
 
 
+def soft_logits(model: VisionModel, x: Float[Tensor, "N 3 H W"], beta: float) -> Float[Tensor, "N K"]:
+    """The logits with a softplus in place of every ReLU."""
+    with running(model, x) as (forward, pixels):
+        rules, backward = softened(beta, {}, Call.run), Backward()
+        tape = record(model.net, pixels, rules, Call.run, backward, forward)
+        return tape.settle(tape.output).detach()
+
+
 def softened(beta: float, rules: Mapping[str, Rule], fallback: Rule) -> dict[str, Rule]:
     """The rules, with a softplus computed in place of ReLU and ReLU6."""
     names = ("relu", "relu6", "hardtanh")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ierf.errors import IerfError
 from ierf.experiments.data import DataSet
-from ierf.experiments.differentiable import explained
+from ierf.experiments.differentiable import explained, soft_logits
 from ierf.experiments.identity import model_fingerprint
 from ierf.experiments.journal import Journal, Track, Values, run_over
 from ierf.experiments.results import Better, Results, as_values
@@ -69,13 +69,15 @@ def manipulate(
 
     It stays within `attack.bound` of x and within black and white, by the model's preprocessing.
     """
-    classes, logits = _predicted(model, x)
+    classes, _ = _predicted(model, x)
     aim = absolute_map(model, towards, _predicted(model, towards)[0], method)
     low, high = allowed(x, model.preprocess, attack.bound)
     adversary = x.clone()
     optimizer = torch.optim.Adam([adversary], lr=attack.rate)
     for step in range(attack.steps):
-        with explained(model, adversary, classes, method, attack.beta(step)) as found:
+        beta = attack.beta(step)
+        logits = soft_logits(model, x, beta)
+        with explained(model, adversary, classes, method, beta) as found:
             off_aim = (_shares(found.map) - _shares(aim)).square().mean((1, 2)).sum()
             off_output = (found.logits - logits).square().mean(1).sum()
             adversary.grad = found.gradient(attack.explanation * off_aim + attack.output * off_output)
