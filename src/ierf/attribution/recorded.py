@@ -13,7 +13,7 @@ from ierf.attribution.running import running
 from ierf.attribution.token_grid import TokenGrid, token_grid
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import VisionModel
-from ierf.rules import AttnLRPRules, Backward, SRDRules, Tape, as_cotangent, as_relevance, record
+from ierf.rules import AttnLRPRules, Backward, SRDRules, Tape, as_cotangent, as_relevance, injected, record
 
 Rules = SRDRules | AttnLRPRules
 _AFFINE = ("linear", "addmm", "conv1d", "conv2d", "conv3d")
@@ -148,19 +148,25 @@ class RecordedPass:
 
         `gradient` has the shape of the tensor at `start`, with one axis more in front for a batch of backward passes.
         """
-        output, sources = self.tape.settle(start), [self.tape.nodes[k].used for k in stops]
+        output, entries = self.tape.settle(start), [self.tape.nodes[k] for k in stops]
+        ported = [k for k, entry in enumerate(entries) if entry.port is not None]
+        sources = [entry.used for entry in entries] + [port for entry in entries if (port := entry.port) is not None]
 
         def vjp(cotangent: Tensor) -> tuple[Tensor | None, ...]:
             return torch.autograd.grad(output, sources, cotangent, retain_graph=True, allow_unused=True)
 
-        found = torch.func.vmap(vjp)(gradient) if gradient.ndim > output.ndim else vjp(gradient)
-        for stop, at_stop in zip(stops, found, strict=True):
+        found = list(torch.func.vmap(vjp)(gradient) if gradient.ndim > output.ndim else vjp(gradient))
+        for k, sent in zip(ported, found[len(stops) :], strict=True):
+            if sent is not None:
+                through_port = injected(self.pfvs(stops[k]), sent, entries[k].axis)
+                found[k] = through_port if (direct := found[k]) is None else direct + through_port
+        for stop, at_stop in zip(stops, found, strict=False):
             if at_stop is None:
                 raise IerfError(
                     f"{self.tape.describe(stop)!r} does not lie between the pixels and {self.tape.describe(start)!r}, "
                     "so no relevance reaches it"
                 )
-        return [g for g in found if g is not None]
+        return [g for g in found[: len(stops)] if g is not None]
 
     def first_tokens(self, node: int) -> int:
         """The first map of tokens, one for each patch, that every path to `node` passes."""

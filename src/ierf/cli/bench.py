@@ -9,7 +9,7 @@ from rich.table import Table
 
 from ierf.cli.console import out
 from ierf.cli.options import Device, Model
-from ierf.experiments import Cost, attnlrp_costs, srd_costs
+from ierf.experiments import Cost, attnlrp_costs, collect_costs, srd_costs
 from ierf.model import VisionModel, evaluating, load
 
 bench = typer.Typer(help="What explanations cost, as ratios to plain gradients of the same run.", no_args_is_help=True)
@@ -45,6 +45,21 @@ def attnlrp(
 ) -> None:
     """AttnLRP, CP-LRP and iERFs of tokens, against forward + gradient of the logit."""
     _show(model, device, threads, lambda loaded: attnlrp_costs(loaded, layer or None, batch or (1, 8), rounds))
+
+
+@bench.command()
+def collect(
+    model: Model = "timm:resnet50?weights=random",
+    layers: Annotated[
+        str, typer.Option(metavar="NAME,NAME", help="Convolutional layers; default: a ResNet-50's 16 blocks.")
+    ] = ",".join(f"layer{stage}.{block}" for stage, blocks in enumerate((3, 4, 6, 3), 1) for block in range(blocks)),
+    batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 4,
+    rounds: Rounds = 5,
+    threads: Threads = None,
+    device: Device = "cpu",
+) -> None:
+    """PFVs with iERFs at 56 × 56, against a forward pass and a gradient for each layer; each stage’s share."""
+    _show(model, device, threads, lambda loaded: collect_costs(loaded, layers.split(","), batch, rounds=rounds))
 
 
 def _show(model: str, device: str, threads: int | None, measure: Callable[[VisionModel], Iterator[Cost]]) -> None:

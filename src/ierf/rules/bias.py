@@ -7,7 +7,7 @@ The bias-free part of `v_j = Σ_i v̂_ij + b`, with `v̂_ij = W_ij a_i`, is pass
     uniform  e_j / number of inputs inside the picture
     drop     nothing                          (fastest, leaks)
 
-A scalar `e_i` enters at `a_i` as the gradient `a_i e_i / ‖a_i‖²`.
+A scalar `e_i` enters at `a_i` by its port (`ierf.rules.sharing_ratio`), or as the gradient `a_i e_i / ‖a_i‖²`.
 """
 
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 from ierf.rules.contributions import contribution_norms
-from ierf.rules.primitives import Backward, inner, over_square, square_norm, through
+from ierf.rules.primitives import Backward, inner, inverse_square, through
 from ierf.rules.window import CONVOLUTION, Window
 
 
@@ -38,12 +38,16 @@ class Affine:
     axis: int
     mode: str
     backward: Backward
+    port: Tensor | None = None
+    """Where relevance can be sent to the positions of `a`."""
     scale: Tensor | None = None
     """What a batch-norm multiplies each output channel by."""
 
     def share(self, z: Tensor) -> Tensor:
         """The operation's output `z`, whose bias passes its relevance on to the inputs."""
-        return z if self.bias is None or not self.changes_gradient else through(_BiasShare, z, self.a, self)
+        if self.bias is None or not self.changes_gradient:
+            return z
+        return through(_BiasShare, z, self.a if self.port is None else self.port, self)
 
     @property
     def changes_gradient(self) -> bool:
@@ -101,9 +105,9 @@ def along(vector: Tensor, axis: int, ndim: int) -> Tensor:
 
 class _BiasShare(Function):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, a: Tensor, affine: Affine) -> Tensor:
+    def forward(ctx: Any, z: Tensor, heir: Tensor, affine: Affine) -> Tensor:
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(a)
+        ctx.save_for_backward(heir)
         ctx.affine = affine
         return z.view_as(z)
 
@@ -113,8 +117,10 @@ class _BiasShare(Function):
         if grad is None or affine.backward.plain:
             return grad, None, None
         assert affine.bias is not None
-        e = projected(grad, affine.bias, affine.axis)
-        return grad, _injected(ctx.saved_tensors[0], affine.inherit(e), affine.axis), None
+        relevance = affine.inherit(projected(grad, affine.bias, affine.axis))
+        if affine.port is None:
+            relevance = injected(ctx.saved_tensors[0], relevance, affine.axis)
+        return grad, relevance, None
 
 
 class _OwnShift(Function):
@@ -130,7 +136,7 @@ class _OwnShift(Function):
         if grad is None or ctx.switch.plain:
             return grad, None, None, None, None
         x, shift = ctx.saved_tensors
-        return grad, _injected(x, inner(shift, grad, ctx.axis), ctx.axis), None, None, None
+        return grad, injected(x, inner(shift, grad, ctx.axis), ctx.axis), None, None, None
 
 
 def own_shift(z: Tensor, x: Tensor, shift: Tensor, axis: int, backward: Backward) -> Tensor:
@@ -138,6 +144,6 @@ def own_shift(z: Tensor, x: Tensor, shift: Tensor, axis: int, backward: Backward
     return through(_OwnShift, z, x, shift, axis, backward)
 
 
-def _injected(a: Tensor, relevance: Tensor, axis: int) -> Tensor:
+def injected(a: Tensor, relevance: Tensor, axis: int) -> Tensor:
     """The gradient that adds a scalar relevance to each PFV of `a`."""
-    return a * over_square(relevance, square_norm(a, axis))
+    return a * (relevance * inverse_square(a, axis))

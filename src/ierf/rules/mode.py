@@ -63,6 +63,8 @@ class Call:
     place: Place
     scalar: bool = False
     """Whether the rule reduces relevance to one number per position."""
+    port: Tensor | None = None
+    """Where relevance can be sent to the positions of the output, see `ierf.rules.sharing_ratio`."""
     constant: bool = False
     """Whether the rule passes no relevance on."""
     held: list[int] = field(default_factory=list)
@@ -76,6 +78,11 @@ class Call:
     def nodes(self) -> list[int]:
         """The nodes of the arguments that depend on the pixels, each once."""
         return list(dict.fromkeys(self.tracked.values()))
+
+    def port_of(self, tensor: Tensor) -> Tensor | None:
+        """The port of an argument; none where a ledger wants to see what comes back to the tensor itself."""
+        node = self.node_of(tensor)
+        return None if node is None or self.backward.metered else node.port
 
     def node_of(self, tensor: Any) -> Node | None:
         """The tape's entry of an argument; None for weights and other constants."""
@@ -240,6 +247,7 @@ class RuleMode(TorchFunctionMode):
             default_axis(tensor) if axis == INDEXED_AWAY else axis,
             Made(call.name, call.args, call.kwargs, tuple(sources)),
             call.scalar,
+            call.port,
             _gate_strength(call),
             call.affine,
             constant=call.constant or all(self.tape.nodes[k].constant for k in sources),

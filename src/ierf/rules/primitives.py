@@ -134,19 +134,15 @@ def inner(x: Tensor, y: Tensor, axis: int) -> Tensor:
     return (x * y).sum(axis, keepdim=True)
 
 
-def square_norm(x: Tensor, axis: int) -> Tensor:
-    """`‖x‖²` over the channels, the axis kept."""
-    return x.square().sum(axis, keepdim=True)
-
-
-def over_square(scalar: Tensor, norm2: Tensor) -> Tensor:
-    """`scalar / ‖v‖²`, zero where `v` vanishes: `‖v‖ ≤ eps · max ‖v‖` over the sample's positions.
+def inverse_square(x: Tensor, axis: int) -> Tensor:
+    """`1 / ‖x‖²` over the channels, the axis kept; zero where `x` vanishes: `‖x‖ ≤ eps · max ‖x‖` over the positions.
 
     A position that is silent (a black patch, a dead vector) has nothing to pass relevance on to.
     """
+    norm2 = x.square().sum(axis, keepdim=True)
     floor = norm2.flatten(1).amax(1) * torch.finfo(norm2.dtype).eps ** 2
     floor = floor.clamp_min(torch.finfo(norm2.dtype).tiny).view(-1, *[1] * (norm2.ndim - 1))
-    return scalar / norm2.masked_fill(norm2 <= floor, torch.inf)
+    return norm2.masked_fill(norm2 <= floor, torch.inf).reciprocal()
 
 
 def gradient_of(function: Callable[[Tensor], Tensor], x: Tensor, grad: Tensor) -> Tensor:

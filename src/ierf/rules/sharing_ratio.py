@@ -5,41 +5,62 @@ Between two activations a network is affine, `v_j = Σ_i W_ij a_i + b`. The shar
 
     R_i = ⟨a_i, g_i⟩,    g = vector-Jacobian product of the affine part with the cotangent v_j R_j / ‖v_j‖².
 
-That is autograd, with one rule at each activation.
+That is autograd, with one rule at each activation. Beside its output an activation has a port: a map of zeros, one for
+each position. The gradient that somebody sends to the port is relevance of that position, so that a bias's relevance
+reaches `a_j` without a vector `a_j e_j / ‖a_j‖²` being written and added to the gradient. Where `a_j` is 0 it is lost.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from ierf.rules.primitives import Backward, gradient_of, inner, over_square, square_norm, through
+from ierf.rules.primitives import Backward, gradient_of, inner, inverse_square
 
 
 class _SharingRatio(Function):
     @staticmethod
-    def forward(ctx: Any, v: Tensor, activation: Callable[[Tensor], Tensor], axis: int, backward: Backward) -> Tensor:
+    def forward(
+        ctx: Any, v: Tensor, activation: Callable[[Tensor], Tensor], axis: int, backward: Backward
+    ) -> tuple[Tensor, Tensor]:
         a = activation(v)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(v, a)
-        ctx.activation, ctx.axis, ctx.switch = activation, axis, backward
-        return a
+        ctx.activation, ctx.axis, ctx.switch, ctx.kept = activation, axis, backward, None
+        return a, torch.zeros_like(v.narrow(axis, 0, 1))
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None) -> Any:
-        if grad is None:
-            return None, None, None, None
+    def backward(ctx: Any, grad: Tensor | None, sent: Tensor | None) -> Any:
         v, a = ctx.saved_tensors
         if ctx.switch.plain:
-            return gradient_of(ctx.activation, v, grad), None, None, None
-        cotangent = v * over_square(inner(a, grad, ctx.axis), square_norm(v, ctx.axis))
-        return cotangent, None, None, None
+            return None if grad is None else gradient_of(ctx.activation, v, grad), None, None, None
+        if grad is None and sent is None:
+            return None, None, None, None
+        inverse, speaks = _of_each_position(ctx, v, a)
+        relevance = 0 if grad is None else inner(a, grad, ctx.axis)
+        if sent is not None:
+            relevance = relevance + sent * speaks
+        return v * (relevance * inverse), None, None, None
 
 
-def sharing_ratio(v: Tensor, activation: Callable[[Tensor], Tensor], axis: int, backward: Backward) -> Tensor:
-    """`activation(v)`, on whose way back `R_j = ⟨a_j, g_j⟩` becomes the cotangent `v_j R_j / ‖v_j‖²`."""
-    return through(_SharingRatio, v, activation, axis, backward)
+def _of_each_position(ctx: Any, v: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
+    """`1 / ‖v‖²`, and whether `a` is anything: kept for the next backward pass unless they are to be differentiated."""
+    if ctx.kept is not None and not torch.is_grad_enabled():
+        return ctx.kept  # type: ignore[no-any-return]
+    found = inverse_square(v, ctx.axis), inverse_square(a.detach(), ctx.axis) > 0
+    if not torch.is_grad_enabled():
+        ctx.kept = found
+    return found
+
+
+def sharing_ratio(
+    v: Tensor, activation: Callable[[Tensor], Tensor], axis: int, backward: Backward
+) -> tuple[Tensor, Tensor]:
+    """`activation(v)`, on whose way back `R_j = ⟨a_j, g_j⟩` becomes the cotangent `v_j R_j / ‖v_j‖²`; and its port."""
+    both: tuple[Tensor, Tensor] = _SharingRatio.apply(v, activation, axis, backward)  # type: ignore[no-untyped-call]
+    return both
 
 
 def as_cotangent(relevance: Tensor, pfvs: Tensor, axis: int) -> Tensor:
@@ -48,7 +69,7 @@ def as_cotangent(relevance: Tensor, pfvs: Tensor, axis: int) -> Tensor:
     `relevance` has the shape of `pfvs` without `axis`; leading batch axes more are allowed.
     """
     relevance = relevance.unsqueeze(axis + relevance.ndim - pfvs.ndim + 1)
-    return pfvs * over_square(relevance, square_norm(pfvs, axis))
+    return pfvs * (relevance * inverse_square(pfvs, axis))
 
 
 def as_relevance(gradient: Tensor, pfvs: Tensor, axis: int) -> Tensor:

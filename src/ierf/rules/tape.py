@@ -34,6 +34,8 @@ class Node:
     """None: the input itself."""
     scalar: bool = False
     """Whether everything that comes back to this tensor is reduced to one relevance per position."""
+    port: Tensor | None = None
+    """The map of zeros whose gradient is relevance of this tensor's positions, beside what the tensor's own brings."""
     gate: int = 0
     """How much this looks like a gate: 2 after a bounded activation, 1 after another, 0 otherwise."""
     affine: Affine | None = None

@@ -16,8 +16,7 @@ def activation(fallback: Rule, call: Call) -> Any:
     node = call.node_of(v)
     if node is None or len(call.activations()) > 1:
         return fallback(call)
-    call.scalar = True
-    return sharing_ratio(v, partial(_call_first, call.func, call.args[1:], kwargs), node.axis, call.backward)
+    return _shared(call, v, partial(_call_first, call.func, call.args[1:], kwargs), node.axis)
 
 
 def larger_or_smaller(call: Call) -> Any:
@@ -29,8 +28,13 @@ def larger_or_smaller(call: Call) -> Any:
     node = call.node_of(v)
     assert node is not None
     other = call.args[1] if call.args[0] is v else call.args[0]
-    call.scalar = True
-    return sharing_ratio(v, partial(_call_first, call.func, (other,), {}), node.axis, call.backward)
+    return _shared(call, v, partial(_call_first, call.func, (other,), {}), node.axis)
+
+
+def _shared(call: Call, v: Tensor, function: Callable[[Tensor], Tensor], axis: int) -> Tensor:
+    a, port = sharing_ratio(v, function, axis, call.backward)
+    call.scalar, call.port = True, port
+    return a
 
 
 def _call_first(func: Callable[..., Tensor], rest: tuple[Any, ...], kwargs: dict[str, Any], v: Tensor) -> Tensor:

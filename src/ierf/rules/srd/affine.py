@@ -26,7 +26,7 @@ def convolution(mode: BiasMode, call: Call) -> Tensor:
     if isinstance(padding, str):
         a, padding = _padded(a, padding, weight.shape[2:], dilation)
     window = Window(tuple(weight.shape[2:]), stride, per_axis(padding, n), dilation, groups)
-    call.affine = Affine(a, weight, _weight(call, bias), window, 1, mode, call.backward)
+    call.affine = Affine(a, weight, _weight(call, bias), window, 1, mode, call.backward, call.port_of(a))
     return call.func(a, weight, bias, stride, padding, dilation, groups)  # type: ignore[no-any-return]
 
 
@@ -51,7 +51,7 @@ def _weight(call: Call, weight: Any) -> Any:
 def linear(mode: BiasMode, call: Call) -> Tensor:
     a, weight, bias = call.argument(0, "input"), call.argument(1, "weight"), call.argument(2, "bias")
     weight, bias = _weight(call, weight), _weight(call, bias)
-    call.affine = Affine(a, weight, bias, None, a.ndim - 1, mode, call.backward)
+    call.affine = Affine(a, weight, bias, None, a.ndim - 1, mode, call.backward, call.port_of(a))
     return F.linear(a, weight, bias)
 
 
