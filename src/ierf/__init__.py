@@ -1,5 +1,6 @@
 """Where a vision model looks, what it has learnt, and how one becomes the other."""
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from ierf import metrics
@@ -9,19 +10,26 @@ from ierf.model import VisionModel, load
 from ierf.report import Explanation, explain
 
 if TYPE_CHECKING:
+    from ierf import concepts, graph
+    from ierf.concepts import ConceptBank
+    from ierf.graph import ConceptGraph
     from ierf.store import PFVStore
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "ConceptBank",
+    "ConceptGraph",
     "Explanation",
     "IerfError",
     "PFVStore",
     "VisionModel",
     "attribute",
     "check_conservation",
+    "concepts",
     "effective_receptive_fields",
     "explain",
+    "graph",
     "load",
     "metrics",
     "targets",
@@ -29,9 +37,19 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """The store, imported when it is asked for."""
+    """The store, the concepts and the graph, imported when they are asked for."""
     if name == "PFVStore":
         from ierf.store import PFVStore
 
         return PFVStore
+    if name == "ConceptBank":
+        from ierf.concepts import ConceptBank
+
+        return ConceptBank
+    if name == "ConceptGraph":
+        from ierf.graph import ConceptGraph
+
+        return ConceptGraph
+    if name in ("concepts", "graph"):
+        return import_module(f"ierf.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

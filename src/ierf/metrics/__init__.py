@@ -4,6 +4,7 @@ from ierf.metrics.curves import Curve, deletion, insertion
 from ierf.metrics.fidelity import fidelity
 from ierf.metrics.localization import attribution_localization, pointing_game
 from ierf.metrics.maps import normalise_map
+from ierf.metrics.reconstruction import l0_ratio, relative_error
 from ierf.metrics.sparseness import sparseness
 from ierf.metrics.stability import stability
 
@@ -13,8 +14,10 @@ __all__ = [
     "deletion",
     "fidelity",
     "insertion",
+    "l0_ratio",
     "normalise_map",
     "pointing_game",
+    "relative_error",
     "sparseness",
     "stability",
 ]

@@ -1,22 +1,31 @@
 """A vision model as the rest of the library sees it: network, preprocessing, labels, layers; and how to get one."""
 
+from ierf.model.capture import Captured, capture, patched
 from ierf.model.evaluating import evaluating
 from ierf.model.files import find_images
 from ierf.model.images import read_image
 from ierf.model.loading import available, find_models, load
 from ierf.model.logits import logits_of
 from ierf.model.preprocess import Preprocess
+from ierf.model.section import Section
+from ierf.model.shift import shift_of, shifts_of
 from ierf.model.vision_model import VisionModel, as_vision_model
 
 __all__ = [
+    "Captured",
     "Preprocess",
+    "Section",
     "VisionModel",
     "as_vision_model",
     "available",
+    "capture",
     "evaluating",
     "find_images",
     "find_models",
     "load",
     "logits_of",
+    "patched",
     "read_image",
+    "shift_of",
+    "shifts_of",
 ]

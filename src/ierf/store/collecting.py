@@ -22,7 +22,7 @@ from ierf.store.files import checksum, read_json, write, write_json
 from ierf.store.layout import IMAGE_ARRAYS, MANIFEST, NAMES, arrays, group, layer_arrays, marker
 from ierf.store.lock import alone, writing
 from ierf.store.plan import Plan, Settings
-from ierf.store.planning import begin, claim, planned
+from ierf.store.planning import begin, claim, found_shifts, planned
 from ierf.store.reading_ahead import read_ahead
 from ierf.store.shard import Shard, wait_for_all
 
@@ -77,11 +77,12 @@ def collect(
     shard = shard or Shard.of_this_process()
     source = open_images(images) if limit is None else First(open_images(images), limit)
     found = sites(vision_model, layers, settings)
-    wanted = planned(vision_model, source, found, settings)
+    shifts = found_shifts(vision_model, found)
+    wanted = planned(vision_model, source, found, settings, shifts)
     claim(folder)
     with writing(folder, shard):
         with alone(folder):
-            plan = begin(folder, wanted, source, append)
+            plan = begin(folder, wanted, source, append, shifts)
         done = Collected()
         run = _Run(vision_model, source, plan, found, settings, done)
         for block, chunks, skipped in run.blocks(_lacking(folder, plan, shard), workers, progress):

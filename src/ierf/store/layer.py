@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 _SHUFFLED = 1 << 26
 """Bytes of PFVs that are shuffled at once."""
+_COSINES = 1 << 24
+"""Cosines of PFVs with vectors in memory at once."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,11 @@ class StoredLayer:
 
     def __repr__(self) -> str:
         return f"StoredLayer({self.name!r}, {len(self)} PFVs of {self.plan.channels} channels)"
+
+    @property
+    def shift(self) -> Float[Tensor, " C"] | None:
+        """μ_BN of the kept PFVs, see `ierf.model.shift_of`; None if there is none, or the store does not keep it."""
+        return None if self.plan.shift is None else torch.from_numpy(np.asarray(self._group["shift"][:]))
 
     @property
     def images(self) -> Int[np.ndarray, " R"]:
@@ -130,19 +137,25 @@ class StoredLayer:
         if len(left):
             yield torch.from_numpy(left)
 
-    def nearest(self, vectors: Float[Tensor, "Q C"] | np.ndarray, k: int = 10) -> Nearest:
+    def nearest(
+        self, vectors: Float[Tensor, "Q C"] | np.ndarray, k: int = 10, shift: Float[Tensor, " C"] | None = None
+    ) -> Nearest:
         """The `k` rows with the largest cosine to each vector, exactly, by one pass over the layer.
 
-        A PFV or a vector of norm 0 has the cosine 0.
+        `shift` is subtracted from the PFVs first, not from the vectors. A PFV or a vector of norm 0 has the cosine 0.
+        Memory does not grow with the layer.
         """
         queries = torch.nn.functional.normalize(torch.as_tensor(vectors).float().cpu().reshape(-1, self.plan.channels))
         rows, best = torch.empty(len(queries), 0, dtype=torch.long), torch.empty(len(queries), 0)
+        at_once = max(1, _COSINES // max(1, len(queries)))
         for chunk in self.pfvs.chunks():
-            pfvs = torch.nn.functional.normalize(self.pfvs.torch(chunk).float())
-            rows = torch.cat([rows, torch.from_numpy(chunk).expand(len(queries), -1)], 1)
-            best = torch.cat([best, queries @ pfvs.T], 1)
-            best, order = best.topk(min(k, best.shape[1]))
-            rows = rows.gather(1, order)
+            for some in np.split(chunk, range(at_once, len(chunk), at_once)):
+                pfvs = self.pfvs.torch(some).float()
+                pfvs = torch.nn.functional.normalize(pfvs if shift is None else pfvs - shift.to(pfvs))
+                found = (queries @ pfvs.T).topk(min(k, len(some)))
+                rows = torch.cat([rows, torch.from_numpy(some)[found.indices]], 1)
+                best, order = torch.cat([best, found.values], 1).topk(min(k, rows.shape[1]))
+                rows = rows.gather(1, order)
         return Nearest(rows, best)
 
     def ierf(self, row: int, model: VisionModel | nn.Module) -> Float[Tensor, "H W"]:

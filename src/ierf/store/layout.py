@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float
 
 from ierf.store.plan import LayerPlan, Plan
 from ierf.store.reduction import ZERO
@@ -99,6 +100,16 @@ def layer_arrays(layer: LayerPlan, pfv_type: str) -> dict[str, ArraySpec]:
     }
 
 
+def shift_path(layer: LayerPlan) -> str:
+    """The array of a layer that has no rows: its μ_BN, one chunk."""
+    return f"layers/{layer.name}/shift"
+
+
+def shift_bytes(shift: Float[np.ndarray, " C"]) -> bytes:
+    """As the file of that chunk."""
+    return shift.astype("<f4").tobytes()
+
+
 IMAGE_ARRAYS = {name: ArraySpec(f"images/{name}", (), "int32", NOTHING, ()) for name in ("labels", "predictions")}
 
 
@@ -122,6 +133,25 @@ def metadata(plan: Plan) -> Iterator[tuple[str, dict[str, Any]]]:
         yield f"layers/{layer['name']}/{MANIFEST}", group(layer)
     for array in arrays(plan):
         yield f"{array.path}/{MANIFEST}", array.metadata(plan)
+    for of_layer in plan.layers:
+        if of_layer.shift is not None:
+            yield f"{shift_path(of_layer)}/{MANIFEST}", _whole_array(of_layer.channels)
+
+
+def _whole_array(channels: int) -> dict[str, Any]:
+    """`zarr.json` of an array of float32 in one chunk."""
+    return {
+        "zarr_format": 3,
+        "node_type": "array",
+        "shape": [channels],
+        "data_type": "float32",
+        "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": [channels]}},
+        "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
+        "fill_value": 0,
+        "codecs": [{"name": "bytes", "configuration": {"endian": "little"}}],
+        "dimension_names": ["channel"],
+        "attributes": {},
+    }
 
 
 def marker(folder: Path, block: int) -> Path:

@@ -91,6 +91,8 @@ class LayerPlan:
     ierf: Literal["pixels", "patches"] | None
     """What an iERF is a map of."""
     ierf_size: tuple[int, int] | None
+    shift: str | None = None
+    """SHA-256 of the bytes of μ_BN; None where the layer has none, or in stores that do not keep it."""
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,9 @@ class Plan:
         raise UnknownNameError("layer in the store", name, [layer.name for layer in self.layers])
 
     def to_json(self) -> dict[str, Any]:
-        return {"format": FORMAT, "version": VERSION, **asdict(self)}
+        content = {"format": FORMAT, "version": VERSION, **asdict(self)}
+        layers = [{k: v for k, v in layer.items() if k != "shift" or v is not None} for layer in content["layers"]]
+        return {**content, "layers": layers}
 
     @classmethod
     def from_json(cls, content: Any, where: str) -> "Plan":

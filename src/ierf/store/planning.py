@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 
 from ierf.errors import IerfError
-from ierf.model import VisionModel
+from ierf.model import VisionModel, shift_of
 from ierf.store.data import Images
 from ierf.store.evidence import Site, method_of
-from ierf.store.files import explained, read_json, write, write_json
-from ierf.store.layout import NAMES, PLAN, RECORDS, marker, metadata
+from ierf.store.files import checksum, explained, read_json, write, write_json
+from ierf.store.layout import NAMES, PLAN, RECORDS, marker, metadata, shift_bytes, shift_path
 from ierf.store.plan import Plan, Settings, SourcePlan, differences
 from ierf.store.weights import weights_hash
 
@@ -22,11 +23,22 @@ CHUNK_BYTES = 1 << 24
 """At most so many bytes in a chunk of PFVs, where one image does not need more."""
 
 
-def planned(model: VisionModel, source: Images, found: Sequence[Site], settings: Settings) -> Plan:
+Shifts = dict[str, Float[np.ndarray, " C"]]
+"""μ_BN of the layers that have one."""
+
+
+def found_shifts(model: VisionModel, found: Sequence[Site]) -> Shifts:
+    """μ_BN of each layer for the kind of PFVs that is kept of it."""
+    shifts = {site.plan.name: shift_of(model, site.plan.name, site.plan.values) for site in found}
+    return {name: shift.float().cpu().numpy() for name, shift in shifts.items() if shift is not None}
+
+
+def planned(model: VisionModel, source: Images, found: Sequence[Site], settings: Settings, shifts: Shifts) -> Plan:
     """What a run with these arguments writes into an empty folder."""
     from ierf import __version__
 
     itemsize = np.dtype(settings.pfv_type).itemsize
+    sums = {name: checksum(shift_bytes(shift)) for name, shift in shifts.items()}
     largest = max(site.plan.rows_per_image * site.plan.channels * itemsize for site in found)
     return Plan(
         model=_identity(model),
@@ -38,7 +50,7 @@ def planned(model: VisionModel, source: Images, found: Sequence[Site], settings:
         batch=settings.batch,
         block=max(1, min(settings.block, CHUNK_BYTES // largest)),
         versions={"ierf": __version__, "torch": str(torch.__version__)},
-        layers=tuple(site.plan for site in found),
+        layers=tuple(replace(site.plan, shift=sums.get(site.plan.name)) for site in found),
         sources=(SourcePlan(source.address, source.fingerprint, 0, len(source.names)),),
     )
 
@@ -57,7 +69,7 @@ def claim(folder: Path) -> None:
         (folder / RECORDS).mkdir(exist_ok=True)
 
 
-def begin(folder: Path, wanted: Plan, source: Images, append: bool) -> Plan:
+def begin(folder: Path, wanted: Plan, source: Images, append: bool, shifts: Shifts) -> Plan:
     """The plan to follow, with its metadata in the folder: the wanted one, or what continues the one that is there."""
     if (folder / PLAN).exists():
         there = Plan.from_json(read_json(folder / PLAN), str(folder))
@@ -70,6 +82,9 @@ def begin(folder: Path, wanted: Plan, source: Images, append: bool) -> Plan:
         plan, names = wanted, []
     for path, content in metadata(plan):
         write_json(folder / path, content)
+    for layer in plan.layers:
+        if layer.shift is not None:
+            write(folder / shift_path(layer) / "c" / "0", shift_bytes(shifts[layer.name]))
     lines = (f"{json.dumps(name, ensure_ascii=False)}\n" for name in [*names, *source.names])
     write(folder / NAMES, "".join(lines).encode())
     write_json(folder / PLAN, plan.to_json())
@@ -95,9 +110,12 @@ def _continued(folder: Path, there: Plan, wanted: Plan, append: bool) -> Plan:
 
 
 def _differences(there: Plan, wanted: Plan) -> Iterator[str]:
-    """In everything but the photographs."""
-    one, other = ({**_as_json(plan.to_json()), "sources": None} for plan in (there, wanted))
-    return differences(one, other)
+    """In everything but the photographs, and μ_BN, which the model and the layers decide and old stores lack."""
+    one, other = (
+        replace(plan, sources=(), layers=tuple(replace(layer, shift=None) for layer in plan.layers))
+        for plan in (there, wanted)
+    )
+    return differences(_as_json(one.to_json()), _as_json(other.to_json()))
 
 
 def _identity(model: VisionModel) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ierf.errors import IerfError
 from ierf.store.files import checksum, read_json
-from ierf.store.layout import MANIFEST, NAMES, PLAN, arrays, marker, metadata
+from ierf.store.layout import MANIFEST, NAMES, PLAN, arrays, marker, metadata, shift_path
 from ierf.store.plan import Plan
 
 
@@ -24,6 +24,9 @@ def problems(path: str | Path) -> Iterator[str]:
     for name, content in metadata(plan):
         if not _is_json(folder / name, content):
             yield f"{name} is missing or not as the plan has it"
+    for layer in plan.layers:
+        if layer.shift is not None:
+            yield from _file(folder, f"{shift_path(layer)}/c/0", layer.shift)
     for block in range(plan.blocks):
         yield from _block(folder, plan, block)
 
@@ -48,10 +51,14 @@ def _block(folder: Path, plan: Plan, block: int) -> Iterator[str]:
     checksums = read_json(path)["checksums"]
     for array in arrays(plan):
         name = array.chunk_path(block)
-        if not (folder / name).exists():
-            yield f"{name} is missing"
-        elif checksum((folder / name).read_bytes()) != checksums.get(name):
-            yield f"{name} was changed"
+        yield from _file(folder, name, checksums.get(name))
+
+
+def _file(folder: Path, name: str, expected: str | None) -> Iterator[str]:
+    if not (folder / name).exists():
+        yield f"{name} is missing"
+    elif checksum((folder / name).read_bytes()) != expected:
+        yield f"{name} was changed"
 
 
 def _is_json(path: Path, content: object) -> bool:

@@ -1,0 +1,315 @@
+"""The concept bank: concepts of several layers, with what makes them readable."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import nn
+
+from ierf.concepts import bank_files as files
+from ierf.concepts import hub
+from ierf.concepts.bank_fitting import L0_RATIO, FitSettings, Progress, fit_layer
+from ierf.concepts.bank_pictures import SIDE, crops, has_pictures, read_pictures, write_pictures
+from ierf.concepts.bank_plan import BankPlan, StoreRecord
+from ierf.concepts.layer_concepts import LayerConcepts
+from ierf.errors import IerfError, UnknownNameError
+from ierf.model import VisionModel, as_vision_model
+from ierf.store import PFVStore
+from ierf.store.plan import differences
+from ierf.store.weights import weights_hash
+
+
+class ConceptBank:
+    """Concepts of several layers of one model. Layers in a folder are read when they are asked for."""
+
+    def __init__(self, plan: BankPlan, layers: dict[str, LayerConcepts], folder: Path | None = None) -> None:
+        self.plan, self.folder = plan, folder
+        self._layers = layers
+        self._store: PFVStore | None = None
+
+    @classmethod
+    def fit(
+        cls,
+        store: PFVStore,
+        extractor: str = "bisecting",
+        n_concepts: int | None = None,
+        layers: Sequence[str] | None = None,
+        seed: int = 0,
+        *,
+        l0_ratio: float = L0_RATIO,
+        positive: bool = False,
+        encoded: int | None = 10_000,
+        model: VisionModel | nn.Module | None = None,
+        path: str | Path | None = None,
+        device: str = "cpu",
+        progress: Progress | None = None,
+        **options: Any,
+    ) -> "ConceptBank":
+        """Find concepts in the PFVs of a store, layer by layer.
+
+        PFVs are shifted first: by μ_BN where the store has it, else by their mean if they are tokens, else not.
+
+        Args:
+            extractor: one of `ierf.concepts.EXTRACTORS`; `options` are its own.
+            n_concepts: of each layer; None: 8 for each channel, and one for three PFVs at most (with a warning).
+            layers: None: all that the store holds.
+            l0_ratio: `1 − ‖u‖₀ / K`; λ of each layer is chosen so that codes have it; the paper's is 0.996 (Table III).
+            positive: codes have no negative coefficients.
+            encoded: PFVs, drawn evenly, that are coded for frequencies, strengths, relevance and classes; None: all.
+            model: must be the store's; gives the names of the classes.
+            path: a folder that each layer is written to when it is found. A fit that was killed goes on from there when
+                it is called with the same arguments.
+            progress: called with a layer and what is done with it now.
+
+        Raises `IerfError` where the folder holds something else, or a bank that was fitted otherwise.
+        """
+        labels = None
+        if model is not None:
+            vision_model = as_vision_model(model)
+            store.check_model(vision_model)
+            labels = vision_model.labels
+        settings = FitSettings(extractor, options, n_concepts, seed, l0_ratio, positive, encoded, device)
+        plan = _planned(store, layers or store.layers, settings, labels)
+        folder = None if path is None else Path(path)
+        done: dict[str, LayerConcepts] = {}
+        if folder is not None and _begin(folder, plan):
+            return cls._of_store(plan, {}, folder, store)
+        for name in plan.layers:
+            if folder is not None and files.layer_path(folder, name).exists():
+                continue
+            stored = store.layer(name)
+            found = fit_layer(stored, store.predictions, settings, progress or _silent)
+            if folder is None:
+                done[name] = found
+            else:
+                files.write_layer(folder, found)
+        if folder is not None:
+            files.publish(folder)
+        return cls._of_store(plan, done, folder, store)
+
+    @classmethod
+    def load(cls, path: str | Path, store: PFVStore | str | Path | None = None) -> "ConceptBank":
+        """The bank in a folder, or in a repository of the hub, `hf:OWNER/NAME`.
+
+        `store` is where the store lies now, if it was moved. Raises `IerfError` for a folder without a bank, a bank
+        that is not complete, damaged or of a newer version, and for a store that is not the bank's.
+        """
+        folder = hub.download(str(path)) if str(path).startswith(hub.PREFIX) else Path(path)
+        if not (folder / files.MANIFEST).exists():
+            raise IerfError(
+                f"the bank {str(path)!r} is not complete; `ierf concepts fit` with the same arguments finishes it"
+                if (folder / files.BEGUN).exists()
+                else f"there is no concept bank at {str(path)!r}; `ierf concepts fit` makes one"
+            )
+        bank = cls(files.read_plan(folder / files.MANIFEST, str(path)), {}, folder)
+        if store is not None:
+            bank._store = bank._checked(store if isinstance(store, PFVStore) else PFVStore(store))
+        return bank
+
+    @classmethod
+    def _of_store(
+        cls, plan: BankPlan, layers: dict[str, LayerConcepts], folder: Path | None, store: PFVStore
+    ) -> "ConceptBank":
+        bank = cls(plan, layers, folder)
+        bank._store = store
+        return bank
+
+    def __repr__(self) -> str:
+        where = "" if self.folder is None else f"{str(self.folder)!r}, "
+        return f"ConceptBank({where}{len(self.layers)} layers of {self.plan.model['name']!r}, {self.plan.extractor})"
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The names of the layers."""
+        return self.plan.layers
+
+    @property
+    def labels(self) -> tuple[str, ...] | None:
+        """The names of the model's classes, if they were known."""
+        return self.plan.labels
+
+    def label(self, index: int) -> str:
+        """The name of a class, "class 7" where there is none."""
+        known = self.labels is not None and 0 <= index < len(self.labels)
+        return self.labels[index] if known and self.labels is not None else f"class {index}"
+
+    def layer(self, name: str) -> LayerConcepts:
+        """The concepts of one layer. Raises `UnknownNameError` with the nearest names."""
+        if name not in self.layers:
+            raise UnknownNameError("layer in the bank", name, self.layers)
+        if name not in self._layers and self.folder is not None:
+            self._layers[name] = files.read_layer(self.folder, name)
+        return self._layers[name]
+
+    def check_model(self, model: VisionModel | nn.Module) -> None:
+        """Raises an `IerfError` that says how a model differs from the one whose concepts these are.
+
+        The weights must be the same and, for a `VisionModel`, the preprocessing. A bare network has none.
+        """
+        vision_model = as_vision_model(model)
+        here: dict[str, Any] = {"weights": weights_hash(vision_model.net)}
+        if isinstance(model, VisionModel):
+            here["preprocessing"] = asdict(vision_model.preprocess)
+        there = {name: self.plan.model[name] for name in here}
+        if differs := list(differences(there, here, "model")):
+            raise IerfError(
+                f"these are the concepts of another model, {self.plan.model['name']!r}: {'; '.join(differs)}; "
+                "give that model, or fit a bank to a store of yours"
+            )
+
+    @property
+    def store(self) -> PFVStore:
+        """The store that the concepts come from. Raises `IerfError` where it is gone or is another one."""
+        if self._store is None:
+            if self.plan.store.address is None:
+                raise IerfError("this bank was published without its store; load it with store= to give one")
+            self._store = self._checked(PFVStore(self.plan.store.address))
+        return self._store
+
+    def exemplar_pictures(
+        self,
+        layer: str,
+        concept: int,
+        n: int = 10,
+        side: int = SIDE,
+        model: VisionModel | nn.Module | None = None,
+    ) -> list[Image.Image]:
+        """The `n` nearest PFVs of a concept: the parts of photographs that their iERFs cover, bright where they are.
+
+        They are cut from the store's photographs, and where the store is out of reach those kept in the bank are taken.
+        With a model, iERFs are computed anew at full resolution. Raises `IerfError` where there is neither.
+        """
+        return self.pictures(layer, [concept], n, side, model)[0]
+
+    def pictures(
+        self,
+        layer: str,
+        concepts: Sequence[int],
+        n: int = 10,
+        side: int = SIDE,
+        model: VisionModel | nn.Module | None = None,
+    ) -> list[list[Image.Image]]:
+        """The same for several concepts of a layer; each photograph is read once."""
+        of_layer = self.layer(layer)
+        kept = of_layer.exemplars.shape[1]
+        places = [of_layer.concept(concept) * kept + i for concept in concepts for i in range(min(n, kept))]
+        try:
+            rows = of_layer.exemplars.flatten()[places].tolist()
+            found = dict(crops(self.store, layer, rows, side, model))
+        except IerfError:
+            if self.folder is None or not has_pictures(self.folder, layer):
+                raise
+            found = dict(enumerate(read_pictures(self.folder, layer, places)))
+        ordered = [found[place] for place in range(len(places))]
+        return [ordered[i * min(n, kept) : (i + 1) * min(n, kept)] for i in range(len(concepts))]
+
+    def keep_pictures(self) -> None:
+        """Put a crop of each exemplar into the bank's folder, where they are not yet; then it needs no store."""
+        if self.folder is None:
+            raise IerfError("this bank lies in memory; bank.save(path, pictures=True) writes it with its pictures")
+        for name in self.layers:
+            if not has_pictures(self.folder, name):
+                self._write_pictures(self.folder, name)
+
+    def save(self, path: str | Path, pictures: bool = False) -> Path:
+        """Write the bank to a folder; with `pictures` also a crop of each exemplar, so that it needs no store.
+
+        Raises `IerfError` if something else lies there.
+        """
+        folder = Path(path)
+        if _begin(folder, self.plan):
+            raise IerfError(f"there is a bank at {str(path)!r} already; choose another folder")
+        for name in self.layers:
+            files.write_layer(folder, self.layer(name))
+            if pictures:
+                self._write_pictures(folder, name)
+        files.publish(folder)
+        return folder
+
+    def push(self, name: str, pictures: bool = True) -> str:
+        """Publish the bank, without the address of its store, as the repository OWNER/NAME of the hub.
+
+        Returns the address that `load` takes.
+        """
+        public = ConceptBank(replace(self.plan, store=replace(self.plan.store, address=None)), {}, self.folder)
+        public._layers, public._store = self._layers, self._store
+        if pictures:
+            public._store = self.store
+        with TemporaryDirectory() as folder:
+            public.save(Path(folder) / "bank", pictures)
+            return hub.upload(Path(folder) / "bank", name, f"Concepts of {self.plan.model['name']}")
+
+    def _write_pictures(self, folder: Path, name: str) -> None:
+        rows = self.layer(name).exemplars.flatten().tolist()
+        write_pictures(folder, name, crops(self.store, name, rows))
+
+    def _checked(self, store: PFVStore) -> PFVStore:
+        """Raises `IerfError` if a store is not the one that the concepts come from."""
+        there, here = asdict(self.plan.store), asdict(_record(store))
+        del there["address"], here["address"]
+        if differs := list(differences(there, here, "store")):
+            raise IerfError(f"{str(store.path)!r} is not the store of this bank: {'; '.join(differs)}")
+        return store
+
+
+def _planned(store: PFVStore, layers: Sequence[str], settings: FitSettings, labels: tuple[str, ...] | None) -> BankPlan:
+    from ierf import __version__
+
+    if len(set(layers)) < len(layers):
+        raise IerfError("name each layer once")
+    for name in layers:
+        store.plan.layer(name)
+    chosen = {name: value for name, value in vars(settings).items() if name != "device"}
+    return BankPlan(
+        model=store.plan.model,
+        labels=labels,
+        store=_record(store),
+        versions={"ierf": __version__, "torch": str(torch.__version__)},
+        layers=tuple(layers),
+        **chosen,
+    )
+
+
+def _record(store: PFVStore) -> StoreRecord:
+    plan = store.plan
+    return StoreRecord(
+        address=str(store.path.resolve()),
+        images=plan.images,
+        names=store.manifest["names_checksum"],
+        method=plan.method,
+        options=plan.options,
+        sampling=plan.sampling,
+    )
+
+
+def _begin(folder: Path, plan: BankPlan) -> bool:
+    """Make the folder fit to be filled; whether it holds the complete bank of this plan already.
+
+    Raises `IerfError` if it holds something else.
+    """
+    if (folder / files.MANIFEST).exists():
+        _check_same(folder, files.MANIFEST, plan)
+        return True
+    if files.has_layers(folder):
+        _check_same(folder, files.BEGUN, plan)
+        return False
+    if folder.exists() and (not folder.is_dir() or any(path.name != files.BEGUN for path in folder.iterdir())):
+        raise IerfError(f"{str(folder)!r} is not empty and holds no bank; choose another folder")
+    files.write_plan(folder, plan)
+    return False
+
+
+def _check_same(folder: Path, name: str, plan: BankPlan) -> None:
+    if differs := list(differences(files.read_plan(folder / name, str(folder)).to_json(), plan.to_json())):
+        raise IerfError(
+            f"the bank {str(folder)!r} was fitted otherwise: {'; '.join(differs)}; "
+            "give the same arguments or another folder"
+        )
+
+
+def _silent(layer: str, stage: str) -> None:
+    """Says nothing."""

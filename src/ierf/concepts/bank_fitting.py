@@ -1,0 +1,131 @@
+"""From the PFVs of a stored layer to its concepts."""
+
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ierf.concepts.extractor import Extractor, make_extractor
+from ierf.concepts.kmeans import BisectingSphericalKMeans
+from ierf.concepts.lasso import choose_lam, lasso
+from ierf.concepts.layer_concepts import LayerConcepts, ShiftFrom
+from ierf.concepts.occurrence import Occurrence
+from ierf.concepts.tree import ConceptTree
+from ierf.concepts.vectors import shift_vector
+from ierf.errors import IerfError
+from ierf.store import StoredLayer
+
+EXEMPLARS = 10
+PER_CHANNEL = 8
+"""Concepts for each channel (Sec. VI-A1)."""
+LEAST_PFVS = 3
+"""PFVs for each concept at least; the paper has three in its deepest layers (50 000 PFVs, 16 384 concepts)."""
+L0_RATIO = 0.996
+"""Of the codes that λ is chosen for: the mean of Table III for bisecting k-means."""
+_FOR_LAMBDA = 512
+"""PFVs that λ is chosen with."""
+_AT_ONCE = 512
+"""PFVs that are coded at once."""
+
+Progress = Callable[[str, str], None]
+"""Called with a layer and what is done with it now."""
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How the concepts of a layer are found, see `ConceptBank.fit`."""
+
+    extractor: str
+    options: Mapping[str, Any]
+    n_concepts: int | None
+    seed: int
+    l0_ratio: float
+    positive: bool
+    encoded: int | None
+    device: str
+
+
+def fit_layer(
+    stored: StoredLayer, predictions: Int[np.ndarray, " I"], settings: FitSettings, progress: Progress
+) -> LayerConcepts:
+    """The concepts of a layer, their exemplars, λ, and how they occur. `predictions` are the classes of all images."""
+    progress(stored.name, "finding concepts")
+    x = stored.pfvs.torch().to(settings.device)
+    count = concept_count(stored, settings.n_concepts)
+    shift, shift_from = usual_shift(stored)
+    found = make_extractor(settings.extractor, count, seed=settings.seed, shift=shift, **settings.options).fit(x)
+    atoms, used = found.components_.detach().float(), found.shift_.detach().float()
+    if not torch.allclose(used, shift_vector(x.float(), shift)):
+        shift_from = "extractor"
+    progress(stored.name, "choosing λ")
+    rows = sampled(len(x), settings.encoded, settings.seed)
+    lam = choose_lam(x[rows[:_FOR_LAMBDA]].float() - used, atoms, settings.l0_ratio, settings.positive)
+    progress(stored.name, "coding PFVs")
+    seen = Occurrence(len(atoms))
+    for some in np.split(np.sort(rows), range(_AT_ONCE, len(rows), _AT_ONCE)):
+        shifted = x[some].float() - used
+        codes = lasso(shifted, atoms, lam, settings.positive).sparse
+        classes = torch.from_numpy(predictions[stored.images[some]])
+        seen.add(shifted, codes, atoms, stored.relevances.torch(some), classes)
+    progress(stored.name, "looking for exemplars")
+    nearest = stored.nearest(atoms, EXEMPLARS, used.cpu())
+    return LayerConcepts(
+        name=stored.name,
+        atoms=atoms.cpu(),
+        shift=used.cpu(),
+        shift_from=shift_from,
+        lam=lam,
+        positive=settings.positive,
+        values=stored.plan.values,
+        map=stored.plan.map,
+        prefix_tokens=stored.plan.prefix_tokens,
+        extractor=found.config,
+        rows=len(x),
+        encoded=len(rows),
+        exemplars=nearest.rows,
+        cosines=nearest.cosines,
+        tree=_tree(found),
+        **seen.summary(),
+    )
+
+
+def concept_count(stored: StoredLayer, wanted: int | None) -> int:
+    """How many concepts a layer gets: what is wanted, else 8 for each channel, fewer (with a warning) for few PFVs."""
+    if not len(stored):
+        raise IerfError(f"the store holds no PFVs of {stored.name!r}: all of its images were skipped")
+    if wanted is not None:
+        if not 1 <= wanted <= len(stored):
+            raise IerfError(f"{wanted} concepts cannot be found in the {len(stored)} PFVs of {stored.name!r}")
+        return wanted
+    usual, possible = PER_CHANNEL * stored.plan.channels, max(1, len(stored) // LEAST_PFVS)
+    if possible < usual:
+        warnings.warn(
+            f"{stored.name}: {len(stored)} PFVs are too few for {usual} concepts ({PER_CHANNEL} for each channel), "
+            f"so there are {possible}; collect {LEAST_PFVS * usual} PFVs for all of them",
+            stacklevel=2,
+        )
+    return min(usual, possible)
+
+
+def usual_shift(stored: StoredLayer) -> tuple[Float[Tensor, " C"] | str | None, ShiftFrom]:
+    """μ_BN where the store has it, else the mean for tokens and nothing for maps of a convolutional network."""
+    if stored.shift is not None:
+        return stored.shift.float().cpu(), "batch-norm"
+    tokens = stored.plan.prefix_tokens is not None or len(stored.plan.map) == 1
+    return ("mean", "mean") if tokens else (None, "zero")
+
+
+def sampled(count: int, most: int | None, seed: int) -> Int[np.ndarray, " R"]:
+    """Rows in random order: all, or `most` of them."""
+    return np.random.default_rng(seed).permutation(count)[:most]
+
+
+def _tree(found: Extractor) -> ConceptTree | None:
+    if not isinstance(found, BisectingSphericalKMeans):
+        return None
+    return ConceptTree(found.parents_, found.sizes_, found.leaves_)

@@ -1,0 +1,83 @@
+"""Exemplars as pictures: cut from the photographs of a store, or kept in the bank."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import save
+from torch import nn
+
+from ierf.concepts.bank_files import PICTURES, reading
+from ierf.errors import IerfError
+from ierf.model import VisionModel
+from ierf.store import PFVStore
+from ierf.store.files import write
+from ierf.store.pictures import lit, part, window
+
+SIDE = 96
+"""Of a crop, in pixels."""
+_QUALITY = 80
+_AT_ONCE = 512
+"""iERFs in memory at once."""
+
+
+def crops(
+    store: PFVStore, layer: str, rows: Sequence[int], side: int = SIDE, model: VisionModel | nn.Module | None = None
+) -> Iterator[tuple[int, Image.Image]]:
+    """For each row the part of its photograph that its iERF covers: bright where it is positive, dim elsewhere.
+
+    Comes with the row's place in `rows`, in the order of the photographs, so that each is read once. With a model,
+    iERFs are computed anew at full resolution.
+    """
+    stored = store.layer(layer)
+    grid = stored.plan.map[0], stored.plan.map[-1]
+    order = np.argsort(rows, kind="stable")
+    for places in np.split(order, range(_AT_ONCE, len(order), _AT_ONCE)):
+        some = np.asarray(rows, dtype=np.int64)[places]
+        ierfs = stored.ierfs[some] if model is None else (stored.ierf(int(row), model).numpy() for row in some)
+        for place, ierf, image, at in zip(places, ierfs, stored.images[some], stored.positions[some], strict=True):
+            photo = store.view(int(image))
+            cell = (int(at[0]), int(at[1])) if len(at) == 2 else None
+            yield int(place), part(lit(photo, ierf), window(ierf, photo.size), side, cell, grid)
+
+
+def write_pictures(folder: Path, layer: str, pictures: Iterable[tuple[int, Image.Image]]) -> None:
+    """One file of WebP pictures end to end; that of place i lies between `starts[i]` and `starts[i + 1]`."""
+    encoded = {place: webp(picture) for place, picture in pictures}
+    ordered = [encoded[place] for place in range(len(encoded))]
+    starts = torch.tensor([0, *np.cumsum([len(content) for content in ordered])], dtype=torch.int64)
+    content = torch.frombuffer(bytearray(b"".join(ordered)), dtype=torch.uint8)
+    write(_path(folder, layer), save({"content": content, "starts": starts}))
+
+
+def webp(picture: Image.Image) -> bytes:
+    buffer = BytesIO()
+    picture.save(buffer, "WEBP", quality=_QUALITY)
+    return buffer.getvalue()
+
+
+def read_pictures(folder: Path, layer: str, numbers: Sequence[int]) -> list[Image.Image]:
+    """Some of the pictures; the rest of the file is not read. Raises `IerfError` if they are missing or damaged."""
+    with reading(_path(folder, layer)) as file:
+        starts, content = file.get_tensor("starts"), file.get_slice("content")
+        spans = [(int(starts[number]), int(starts[number + 1])) for number in numbers]
+        return [_decoded(bytes(content[low:high].numpy())) for low, high in spans]
+
+
+def has_pictures(folder: Path, layer: str) -> bool:
+    return _path(folder, layer).exists()
+
+
+def _path(folder: Path, layer: str) -> Path:
+    return folder / PICTURES / f"{layer}.safetensors"
+
+
+def _decoded(content: bytes) -> Image.Image:
+    try:
+        with Image.open(BytesIO(content)) as picture:
+            return picture.convert("RGB")
+    except OSError as error:
+        raise IerfError(f"a picture in the bank is damaged ({error}); fit the bank anew") from None

@@ -1,0 +1,44 @@
+"""Products and sums of rows by group, without a loop over groups and without a copy of the rows."""
+
+import warnings
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+
+def row_products(
+    x: Float[Tensor, "N C"], rows: Int[Tensor, " P"], groups: Int[Tensor, " P"], vectors: Float[Tensor, "M C"]
+) -> Float[Tensor, " P"]:
+    """`⟨x_r, v_g⟩` of each row and the vector of its group; `rows` ascend.
+
+    The matrix product `x vᵀ` at one column per row, which reads each row of `x` once.
+    """
+    ends = torch.zeros(len(x) + 1, dtype=torch.long, device=x.device)
+    ends[rows + 1] = 1
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+        wanted = torch.sparse_csr_tensor(
+            ends.cumsum(0), groups, x.new_zeros(len(rows)), (len(x), len(vectors)), check_invariants=False
+        )
+    products: Tensor = torch.sparse.sampled_addmm(wanted, x, vectors.T, beta=0).values()
+    return products
+
+
+def sums(
+    x: Float[Tensor, "N C"],
+    rows: Int[Tensor, " P"],
+    groups: Int[Tensor, " P"],
+    weights: Float[Tensor, " P"] | None = None,
+) -> tuple[Int[Tensor, " M"], Float[Tensor, "M C"]]:
+    """The groups that occur, ascending, and `Σ_r w_r x_r` of each, added up in the order of `rows` on every device."""
+    ordered, order = groups.sort(stable=True)
+    found, counts = torch.unique_consecutive(ordered, return_counts=True)
+    added = torch.nn.functional.embedding_bag(
+        rows[order],
+        x,
+        counts.cumsum(0) - counts,
+        mode="sum",
+        per_sample_weights=None if weights is None else weights[order],
+    )
+    return found, added

@@ -1,0 +1,132 @@
+"""The concepts of one layer: vectors, what is known of each, and PFVs written with them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from torch.nn import functional as F
+
+from ierf.concepts.codes import Codes
+from ierf.concepts.lasso import lasso
+from ierf.concepts.tree import ConceptTree
+from ierf.errors import IerfError
+
+ShiftFrom = Literal["batch-norm", "zero", "mean", "extractor"]
+"""Where a shift comes from: μ_BN; nothing to subtract; the mean PFV of the store; the extractor's own."""
+
+
+class ClassShares(NamedTuple):
+    """In photographs of which predicted classes the positive coefficients of concepts lie; concepts end to end.
+
+    Concept k has the classes `classes[starts[k]:starts[k + 1]]`, the largest share first.
+    """
+
+    starts: Int[Tensor, " K+1"]
+    classes: Int[Tensor, " E"]
+    shares: Float[Tensor, " E"]
+
+    def of(self, concept: int) -> dict[int, float]:
+        """Class -> share of the sum of the concept's positive coefficients; they sum to 1. Empty if it has none."""
+        rows = slice(int(self.starts[concept]), int(self.starts[concept + 1]))
+        return dict(zip(self.classes[rows].tolist(), self.shares[rows].tolist(), strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class LayerConcepts:
+    """Concepts of one layer, `X ≈ U V + shift`, and how they occur in the store that they were found in."""
+
+    name: str
+    atoms: Float[Tensor, "K C"]
+    """`V`, the concept vectors, in the shifted space."""
+    shift: Float[Tensor, " C"]
+    shift_from: ShiftFrom
+    lam: float
+    """λ of the Lasso that codes PFVs."""
+    positive: bool
+    """Whether coefficients are non-negative."""
+    values: Literal["pre-activation", "output"]
+    """What the PFVs are: before the layer's last activation, or behind."""
+    map: tuple[int, ...]
+    prefix_tokens: int | None
+    extractor: Mapping[str, Any]
+    """Configuration of what found the concepts."""
+    rows: int
+    """PFVs that they were found in."""
+    encoded: int
+    """PFVs that were coded for λ, frequencies, strengths, relevance and classes."""
+    l0_ratio: float
+    """`1 − ‖u‖₀ / K`, the mean over the encoded PFVs."""
+    relative_error: float
+    """`‖x − x̂‖ / ‖x‖` in the shifted space, the mean over the encoded PFVs."""
+    frequencies: Float[Tensor, " K"]
+    """The share of the encoded PFVs whose coefficient is not zero."""
+    strengths: Float[Tensor, " K"]
+    """The mean size of the coefficients that are not zero."""
+    relevances: Float[Tensor, " K"]
+    """The concept's share of the relevance of the encoded PFVs; they sum to 1, see `relevance_shares`."""
+    exemplars: Int[Tensor, "K E"]
+    """Rows of the store whose PFVs point most nearly where the atom points, in the shifted space."""
+    cosines: Float[Tensor, "K E"]
+    """Theirs."""
+    class_shares: ClassShares
+    tree: ConceptTree | None
+    """Of the clusters; None for extractors without one."""
+
+    def __repr__(self) -> str:
+        return f"LayerConcepts({self.name!r}, {len(self)} concepts of {self.atoms.shape[1]} channels)"
+
+    def __len__(self) -> int:
+        return len(self.atoms)
+
+    def encode(self, pfvs: Float[Tensor, "*batch C"]) -> Codes:
+        """The Lasso codes of PFVs, `argmin_u ½‖x − shift − u V‖² + λ‖u‖₁` (Eq. 12), computed where the PFVs are.
+
+        Raises `IerfError` for another number of channels.
+        """
+        if pfvs.shape[-1] != self.atoms.shape[1]:
+            raise IerfError(
+                f"the concepts of {self.name!r} have {self.atoms.shape[1]} channels, these PFVs {pfvs.shape[-1]}; "
+                "give them channels last"
+            )
+        shift, atoms = self.shift.to(pfvs.device), self.atoms.to(pfvs.device)
+        shifted = pfvs.detach().reshape(-1, pfvs.shape[-1]).to(atoms) - shift
+        codes = lasso(shifted, atoms, self.lam, self.positive).sparse
+        shape = *pfvs.shape[:-1], codes.values.shape[-1]
+        return Codes(codes.indices.view(shape), codes.values.view(shape), len(self))
+
+    def reconstruct(self, codes: Codes) -> Float[Tensor, "*batch C"]:
+        """`x̂ = u V + shift`."""
+        atoms = self.atoms.to(codes.values.device)
+        return codes.times(atoms) + self.shift.to(atoms)
+
+    def nearest(self, concept: int, count: int = 5) -> list[tuple[int, float]]:
+        """The concepts with the largest cosine to this one, with the cosine."""
+        unit = F.normalize(self.atoms)
+        cosines = unit @ unit[self.concept(concept)]
+        cosines[concept] = -torch.inf
+        best = cosines.topk(min(count, len(self) - 1))
+        return list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+
+    def concept(self, index: int) -> int:
+        """The index itself. Raises `IerfError` if there is no such concept."""
+        if not 0 <= index < len(self):
+            raise IerfError(
+                f"there is no concept {index} of {self.name!r}; they are numbered from 0 to {len(self) - 1}"
+            )
+        return index
+
+
+def relevance_shares(codes: Codes, atoms: Float[Tensor, "K C"], relevances: Float[Tensor, " N"]) -> Float[Tensor, " K"]:
+    """The relevance of PFVs, passed on to the concepts that make them up: `Σ_p R_p u_pk ⟨v_k, x̂_p⟩ / ‖x̂_p‖²`.
+
+    It is the sharing ratio of Sharing Ratio Decomposition for x̂ = Σ_k u_k v_k: the shares of a PFV sum to 1. A PFV
+    without any concept passes nothing on.
+    """
+    made = codes.times(atoms)
+    along = (made @ atoms.T).gather(1, codes.indices) * codes.values
+    whole = made.square().sum(1, keepdim=True)
+    shares = torch.where(whole > 0, along / whole, 0) * relevances[:, None].to(along)
+    return shares.new_zeros(codes.n_concepts).scatter_add(0, codes.indices.flatten(), shares.flatten())

@@ -1,0 +1,19 @@
+"""Autoencoders that other libraries wrote, recognised by their files."""
+
+from pathlib import Path
+
+from ierf.concepts.sae.foreign import dictionary_learning, saelens
+from ierf.concepts.sae.sae import SAE
+from ierf.errors import IerfError
+
+_LIBRARIES = {saelens.WEIGHTS: saelens.load, dictionary_learning.WEIGHTS: dictionary_learning.load}
+
+
+def load_foreign(folder: Path) -> SAE:
+    """An autoencoder of SAELens or dictionary_learning. Raises `IerfError` for anything else."""
+    for name, load in _LIBRARIES.items():
+        if (folder / name).exists():
+            return load(folder)
+    raise IerfError(
+        f"there is no autoencoder in {str(folder)!r}: none of sae.safetensors, {', '.join(_LIBRARIES)} lies there"
+    )

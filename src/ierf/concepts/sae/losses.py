@@ -1,0 +1,89 @@
+"""The losses of sparse autoencoders: functions of tensors, each with its formula and source.
+
+All are those of the whole batch, under data-parallel training of all ranks' batches together.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ierf.concepts.sae.active import Active
+from ierf.concepts.sae.totals import total
+
+_TINY = 1e-20
+"""Keeps 0/0 from being NaN where all samples are the same."""
+
+
+def mean_squared_error(x: Float[Tensor, "N C"], x_hat: Float[Tensor, "N C"]) -> Float[Tensor, ""]:
+    """1/N Σ_n ‖x_n − x̂_n‖², summed over channels (arXiv 2605.00474 Eq. 9, first term)."""
+    return total((x - x_hat).square().sum()) / samples(x)
+
+
+def l1(codes: Float[Tensor, "N K"]) -> Float[Tensor, ""]:
+    """1/N Σ_n ‖z_n‖₁ (arXiv 2605.00474 Eq. 9, second term). Asks for decoder columns of norm 1."""
+    return total(codes.abs().sum()) / samples(codes)
+
+
+def weighted_l1(codes: Float[Tensor, "N K"], decoder: Float[Tensor, "K C"]) -> Float[Tensor, ""]:
+    """1/N Σ_n Σ_i |f_i(x_n)| ‖W_d,i‖₂ (GIG Eq. 11): what a latent adds, whatever the norm of its column."""
+    return total((codes.abs() @ decoder.norm(dim=1)).sum()) / samples(codes)
+
+
+def variance(x: Float[Tensor, "N C"]) -> Float[Tensor, ""]:
+    """Σ_n ‖x_n − x̄‖², without gradient."""
+    x = x.detach()
+    mean = total(x.sum(0)) / samples(x)
+    return total((x - mean).square().sum()).clamp_min(_TINY)
+
+
+def unexplained(x: Float[Tensor, "N C"], x_hat: Float[Tensor, "N C"]) -> Float[Tensor, ""]:
+    """Share of variance left, FVU: Σ_n ‖x_n − x̂_n‖² / Σ_n ‖x_n − x̄‖² (Gao 2024, arXiv 2406.04093)."""
+    return total((x - x_hat).square().sum()) / variance(x)
+
+
+def auxk(
+    x: Float[Tensor, "N C"],
+    x_hat: Float[Tensor, "N C"],
+    dead_pre: Float[Tensor, "N D"],
+    dead_decoder: Float[Tensor, "D C"],
+    k_aux: int,
+) -> Float[Tensor, ""]:
+    """What dead latents could do for the error (Gao 2024, App. A.2): ‖e − ê‖² / ‖e − ē‖², ê = TopK_aux(z_dead) W_dead.
+
+    The residual e = x − x̂ is a constant, so that living latents are not drawn towards what the dead ones do; ê has no
+    decoder bias, which x̂ has already. The gradient reaches the dead latents' encoder and decoder.
+
+    Args:
+        dead_pre: pre-activations of the D dead latents, with their gradient.
+        dead_decoder: their decoder columns, as rows.
+    """
+    residual = (x - x_hat).detach()
+    values, latents = dead_pre.topk(min(k_aux, dead_pre.shape[1]), dim=1, sorted=False)
+    codes = torch.zeros_like(dead_pre).scatter(1, latents, values.relu())
+    return unexplained(residual, codes @ dead_decoder)
+
+
+def nested(
+    x: Float[Tensor, "N C"],
+    codes: Active,
+    decoder: Float[Tensor, "K C"],
+    decoder_bias: Float[Tensor, " C"],
+    prefixes: Sequence[int],
+    weights: Sequence[float],
+) -> tuple[Float[Tensor, ""], Float[Tensor, "N C"]]:
+    """Σ_m w_m FVU(x, U_{<K_m} V_{<K_m} + b) over growing prefixes of the dictionary, and the last reconstruction.
+
+    Bussmann 2025, arXiv 2503.17547. A latent is decoded once: each reconstruction is the one before plus its own part.
+    """
+    x_hat, loss, first = decoder_bias.expand_as(x), x.new_zeros(()), 0
+    for end, weight in zip(prefixes, weights, strict=True):
+        x_hat = x_hat + codes.between(first, end).decode(decoder)
+        loss, first = loss + weight * unexplained(x, x_hat), end
+    return loss, x_hat
+
+
+def samples(x: Tensor) -> Float[Tensor, ""]:
+    """How many rows all ranks have together."""
+    return total(torch.tensor(float(len(x)), device=x.device))

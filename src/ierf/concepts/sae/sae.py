@@ -1,0 +1,219 @@
+"""Sparse autoencoders of every kind behind one interface, which is that of an extractor."""
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from ierf.concepts.sae.rules import RULES, Objective, Rule, Stage, Weights
+from ierf.concepts.sae.settings import Training
+from ierf.concepts.sae.totals import total
+from ierf.concepts.vectors import Shift, as_vectors, describe_shift, shift_vector
+from ierf.errors import IerfError, UnknownNameError
+
+K = 32
+
+
+class SAE(nn.Module):
+    """z = σ(s·W_e (x − b_in) + b_e)/s, x̂ = z W_d + shift: X ≈ `transform(X) @ components_ + shift_`.
+
+    s is fixed by the first batch, so that s·x has the mean square 1 per channel: the numbers in the kinds' losses
+    (λ, ε, thresholds) and the learning rate then mean the same for every layer.
+
+    Args:
+        kind: "l1", "topk", "batchtopk", "jumprelu", "gated" or "matryoshka"; see `ierf.concepts.sae.rules`.
+        n_features: channels C; None: those of what it is fitted to.
+        n_latents: latents K.
+        k: active latents: exactly so many (topk), on average (batchtopk, matryoshka), or what is aimed at (jumprelu).
+            "l1" and "gated" go by their option `lam` instead.
+        seed: of the first weights and of the order of samples.
+        shift: what the decoder bias begins as: a vector, or the mean of the first batch ("mean", None).
+        training: how long and how: a `Training`, or its arguments by name.
+        options: of the kind.
+    """
+
+    encoder: Tensor
+    encoder_bias: Tensor
+    decoder: Tensor
+    decoder_bias: Tensor
+    scale: Tensor
+
+    def __init__(
+        self,
+        kind: str = "topk",
+        n_features: int | None = None,
+        n_latents: int = 1024,
+        k: int = K,
+        *,
+        seed: int = 0,
+        shift: Shift = None,
+        training: Training | Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        if kind not in RULES:
+            raise UnknownNameError("kind of sparse autoencoder", kind, RULES)
+        known = [name for name, p in inspect.signature(RULES[kind]).parameters.items() if p.kind is p.KEYWORD_ONLY]
+        for name in options:
+            if name not in known:
+                raise UnknownNameError(f"option of {kind!r} autoencoders", name, known)
+        if n_latents < 1 or (n_features is not None and n_features < 1):
+            raise IerfError(f"an autoencoder has channels and latents; got {n_features} and {n_latents}")
+        self.kind, self.n_features, self.n_latents, self.k, self.seed = kind, n_features, n_latents, k, seed
+        self.shift, self.options = shift, options
+        self.schedule = training if isinstance(training, Training) else Training(**(training or {}))
+        self.about: dict[str, Any] = {}
+        """Where the training data came from, as JSON can hold it."""
+        if n_features is not None:
+            self._build(n_features)
+
+    def __repr__(self) -> str:
+        return f"SAE({self.kind!r}, n_features={self.n_features}, n_latents={self.n_latents}, k={self.k})"
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Everything but the weights."""
+        return {
+            "name": f"sae_{self.kind}",
+            "kind": self.kind,
+            "n_features": self.n_features,
+            "n_latents": self.n_latents,
+            "k": self.k,
+            "seed": self.seed,
+            "shift": describe_shift(self.shift),
+            "options": dict(self.options),
+            "training": asdict(self.schedule),
+            "about": self.about,
+        }
+
+    @property
+    def components_(self) -> Float[Tensor, "K C"]:
+        """The decoder's columns as rows: a latent's direction."""
+        return self._built().decoder.detach()
+
+    @property
+    def shift_(self) -> Float[Tensor, " C"]:
+        """The decoder's bias."""
+        return (self._built().decoder_bias / self.scale).detach()
+
+    @property
+    def weights(self) -> Weights:
+        """The weights as the rules take them, for inputs times `scale`."""
+        built = self._built()
+        bias = {"decoder": built.decoder_bias, "own": getattr(built, "input_bias", None), "none": None}
+        return Weights(built.encoder, built.encoder_bias, bias[self.rule.input_bias], built.decoder, built.decoder_bias)
+
+    def fit(self, x: Float[Tensor, "N C"] | np.ndarray) -> Self:
+        """Train on PFVs in memory, from the first weights on. The schedule is `training`."""
+        from ierf.concepts.sae.sources import InMemory
+        from ierf.concepts.sae.training import train
+
+        vectors = as_vectors(x)
+        if self.n_features not in (None, vectors.shape[1]):
+            raise IerfError(f"this autoencoder has {self.n_features} channels, the PFVs have {vectors.shape[1]}")
+        self._build(vectors.shape[1])
+        self.to(vectors)
+        train({"": self}, InMemory(vectors, self.seed), self.schedule)
+        return self
+
+    @torch.no_grad()
+    def transform(self, x: Float[Tensor, "N C"] | np.ndarray) -> Float[Tensor, "N K"]:
+        """The codes, on the device of what came in."""
+        vectors = as_vectors(x)
+        return self.encode(vectors.to(self._built().decoder)).to(vectors.device)
+
+    def encode(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N K"]:
+        """The same with gradients; no sample's codes depend on others."""
+        return self.rule.codes(self.weights, self._scaled(x)) / self.scale
+
+    def decode(self, codes: Float[Tensor, "N K"]) -> Float[Tensor, "N C"]:
+        return codes @ self.decoder + self.decoder_bias / self.scale
+
+    def forward(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+        """The reconstruction."""
+        return self.decode(self.encode(x))
+
+    def pre_activations(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N K"]:
+        """W_e (x − b_in) + b_e in units of x, before anything is set to 0; of "gated" those of the gates."""
+        return self.weights.pre(self._scaled(x)) / self.scale
+
+    def objective(self, x: Float[Tensor, "N C"], stage: Stage) -> Objective:
+        """The loss of a batch in training; the reconstruction in it is that of `scale · x`."""
+        return self.rule.objective(self.weights, self._scaled(x), stage)
+
+    @torch.no_grad()
+    def begin(self, x: Float[Tensor, "N C"]) -> None:
+        """Fix the scale, the decoder bias and what the kind needs by a first batch (of all ranks)."""
+        n = total(torch.tensor(float(len(x)), device=x.device))
+        mean = total(x.sum(0)) / n
+        square = total(x.square().mean(1).sum()) / n
+        self.scale.copy_(square.clamp_min(torch.finfo(x.dtype).tiny).rsqrt())
+        start = mean if self.shift is None or isinstance(self.shift, str) else shift_vector(x, self.shift)
+        self.decoder_bias.copy_(start * self.scale)
+        if self.rule.input_bias == "own":
+            self.get_parameter("input_bias").copy_(self.decoder_bias)
+        elif self.rule.input_bias == "none":
+            self.encoder_bias.copy_(-self.encoder @ self.decoder_bias)
+        self.rule.begin(self.weights, x * self.scale)
+
+    @torch.no_grad()
+    def before_step(self) -> None:
+        """Take out the part of the decoder's gradient along its columns, which their fixed norm would undo."""
+        if self.rule.unit_norm and self.decoder.grad is not None:
+            along = (self.decoder.grad * self.decoder).sum(1, keepdim=True)
+            self.decoder.grad.sub_(along * self.decoder)
+
+    @torch.no_grad()
+    def after_step(self) -> None:
+        """Decoder columns back to norm 1."""
+        if self.rule.unit_norm:
+            self.decoder.div_(self.decoder.norm(dim=1, keepdim=True))
+
+    def save(self, folder: str | Path) -> None:
+        """Write `sae.safetensors` and `config.json` to a folder."""
+        from ierf.concepts.sae.saving import save
+
+        save(self, Path(folder))
+
+    @classmethod
+    def load(cls, path: str | Path) -> "SAE":
+        """An autoencoder from a folder that `save` wrote, or a checkpoint of SAELens or dictionary_learning."""
+        from ierf.concepts.sae.saving import load
+
+        return load(Path(path))
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any]) -> "SAE":
+        """As it was before training. A shift that was given as a vector is in the weights."""
+        names = ("kind", "n_features", "n_latents", "k", "seed")
+        sae = cls(**{name: config[name] for name in names}, training=config["training"], **config["options"])
+        sae.about = dict(config["about"])
+        return sae
+
+    def _build(self, n_features: int) -> None:
+        generator = torch.Generator().manual_seed(self.seed)
+        self.n_features = n_features
+        self.rule: Rule = RULES[self.kind](n_features, self.n_latents, self.k, **self.options)
+        directions = nn.functional.normalize(torch.randn(self.n_latents, n_features, generator=generator))
+        self.encoder, self.decoder = nn.Parameter(directions.clone()), nn.Parameter(directions)
+        self.encoder_bias = nn.Parameter(torch.zeros(self.n_latents), requires_grad=self.rule.encoder_bias)
+        self.decoder_bias = nn.Parameter(torch.zeros(n_features))
+        if self.rule.input_bias == "own":
+            self.input_bias = nn.Parameter(torch.zeros(n_features))
+        self.register_buffer("scale", torch.ones(()))
+
+    def _built(self) -> Self:
+        if self.n_features is None:
+            raise IerfError("this autoencoder has no weights yet: fit it, or give n_features")
+        return self
+
+    def _scaled(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+        if x.shape[-1] != self._built().n_features:
+            raise IerfError(f"this autoencoder has {self.n_features} channels, the PFVs have {x.shape[-1]}")
+        return x * self.scale

@@ -1,0 +1,69 @@
+"""Bisecting spherical k-means as the paper tells it: one leaf after the other, in numpy, float64."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+_MODULUS = 1 << 64
+
+
+def scrambled(key: int) -> int:
+    """SplitMix64 with Python's integers."""
+    z = (key + 0x9E3779B97F4A7C15) % _MODULUS
+    z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) % _MODULUS
+    z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) % _MODULUS
+    return z ^ (z >> 31)
+
+
+@dataclass
+class Leaf:
+    node: int
+    rows: np.ndarray
+    key: int
+
+
+def two_means(units: np.ndarray, key: int, max_iter: int) -> np.ndarray | None:
+    """Which of the rows go to the second part; None if all have the same direction."""
+    directed = np.flatnonzero((units != 0).any(1))
+    if not len(directed):
+        return None
+    first = directed[(scrambled(key + 3) >> 1) % len(directed)]
+    weights = [max(0, int(np.floor((1 - units[i] @ units[first]) * 2**20))) for i in directed]
+    if sum(weights) == 0:
+        return None
+    target, second = (scrambled(key + 4) >> 1) % sum(weights), -1
+    while target >= 0:
+        second += 1
+        target -= weights[second]
+    centroids = units[[first, directed[second]]]
+    right = units @ centroids[1] > units @ centroids[0]
+    for _ in range(max_iter):
+        means = np.stack([units[~right].mean(0), units[right].mean(0)])
+        centroids = means / np.linalg.norm(means, axis=1, keepdims=True)
+        after = units @ centroids[1] > units @ centroids[0]
+        if (after == right).all():
+            break
+        right = after
+    return right
+
+
+def bisect(
+    x: np.ndarray, n_concepts: int, seed: int, max_iter: int = 12
+) -> tuple[list[int], list[int], list[set[int]]]:
+    """Parents and sizes of the nodes in the order of the splits, and the rows of each leaf."""
+    lengths = np.linalg.norm(x, axis=1, keepdims=True)
+    units = np.divide(x, lengths, out=np.zeros_like(x), where=lengths > 0)
+    leaves, whole = [Leaf(0, np.arange(len(x)), scrambled(seed))], []
+    parents, sizes = [-1], [len(x)]
+    while leaves and len(leaves) + len(whole) < n_concepts:
+        leaf = min(leaves, key=lambda leaf: (-len(leaf.rows), leaf.rows[0]))
+        leaves.remove(leaf)
+        right = two_means(units[leaf.rows], leaf.key, max_iter)
+        if right is None:
+            whole.append(leaf)
+            continue
+        for side, rows in ((1, leaf.rows[~right]), (2, leaf.rows[right])):
+            leaves.append(Leaf(len(parents), rows, scrambled(leaf.key + side)))
+            parents.append(leaf.node)
+            sizes.append(len(rows))
+    return parents, sizes, [set(map(int, leaf.rows)) for leaf in leaves + whole]

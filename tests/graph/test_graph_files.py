@@ -1,0 +1,118 @@
+"""Graphs as files: JSON that loads again equal, the format of attribution graphs, pictures."""
+
+import json
+import xml.etree.ElementTree as ElementTree
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from concept_graphs import graph
+from PIL import Image
+
+from ierf.errors import IerfError
+from ierf.graph.cells import Cells
+from ierf.graph.concept_graph import ConceptGraph
+from ierf.graph.neuronpedia import to_neuronpedia
+from ierf.graph.thumbnails import lossless
+
+
+def _illustrated() -> ConceptGraph:
+    whole = graph().pruned(0.9)
+    random = np.random.default_rng(0)
+    photo = lossless(Image.fromarray(random.integers(0, 256, (32, 32, 3), dtype=np.uint8)))
+    cells = Cells.of(torch.randn(8, 8, generator=torch.Generator().manual_seed(0)))
+    nodes = tuple(
+        replace(node, map=cells, ierf=cells, exemplars=(photo,) * 3) if node.kind == "concept" else node
+        for node in whole.nodes
+    )
+    return replace(whole, nodes=nodes, view=photo)
+
+
+def test_json_loads_again_equal(tmp_path: Path) -> None:
+    made = _illustrated()
+    assert ConceptGraph.load(made.save(tmp_path / "new" / "graph.json")) == made
+
+
+def test_a_changed_byte_is_not_equal(tmp_path: Path) -> None:
+    made = _illustrated()
+    path = made.save(tmp_path / "graph.json")
+    content = json.loads(path.read_text())
+    content["edges"][0]["value"] += 1e-9
+    path.write_text(json.dumps(content))
+    assert ConceptGraph.load(path) != made
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"format": "ierf-concept-graph", "version": 2}', "{}"])
+def test_other_files_are_refused(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "graph.json"
+    path.write_text(content)
+    with pytest.raises(IerfError, match=r"graph\.json"):
+        ConceptGraph.load(path)
+
+
+def test_a_graph_that_lacks_something_is_refused(tmp_path: Path) -> None:
+    path = graph().save(tmp_path / "graph.json")
+    content = json.loads(path.read_text())
+    del content["nodes"][0]["importance"]
+    path.write_text(json.dumps(content))
+    with pytest.raises(IerfError, match="damaged"):
+        ConceptGraph.load(path)
+    with pytest.raises(IerfError, match="cannot read"):
+        ConceptGraph.load(tmp_path / "missing.json")
+    with pytest.raises(IerfError, match="form of a graph"):
+        graph().save(tmp_path / "graph.txt")
+
+
+def test_maps_are_kept_within_half_a_step() -> None:
+    values = torch.randn(12, 20, generator=torch.Generator().manual_seed(1))
+    again = Cells.of(values)
+    assert float((again.tensor() - values).abs().max()) <= again.scale / 2 * 1.001
+    large = torch.rand(128, 128, generator=torch.Generator().manual_seed(2))
+    assert Cells.of(large).tensor().shape == (64, 64)
+    assert float(Cells.of(large).tensor().sum()) == pytest.approx(float(large.sum()), rel=1e-2)
+
+
+def test_the_form_of_attribution_graphs() -> None:
+    made = to_neuronpedia(graph())
+    names = {node["node_id"] for node in made["nodes"]}
+    assert len(names) == len(graph().nodes)
+    assert {end for link in made["links"] for end in (link["source"], link["target"])} <= names
+    assert {"source": "1_0_0", "target": "3_3_0", "weight": 0.5} in made["links"]
+    kinds = {node["node_id"]: node["feature_type"] for node in made["nodes"]}
+    assert kinds["1_0_0"] == "cross layer transcoder"
+    assert kinds["0_-1_0"] == "mlp reconstruction error"
+    assert kinds["3_8_0"] == "logit"
+    paired = {node["node_id"]: node["feature"] for node in made["nodes"]}
+    assert paired["0_5_0"] == 20
+    assert paired["1_1_0"] == 4
+    assert json.loads(json.dumps(made)) == made
+
+
+def test_the_picture_shows_every_node_and_edge_once(tmp_path: Path) -> None:
+    made = _illustrated()
+    drawn = ElementTree.fromstring(made.save(tmp_path / "graph.svg").read_text())
+    svg = "{http://www.w3.org/2000/svg}"
+    cards = [e for e in drawn.iter(f"{svg}g") if e.get("class", "").startswith("card")]
+    assert len(cards) == len(made.nodes)
+    corners = {e.get("transform") for e in cards}
+    assert len(corners) == len(cards)
+    edges = {e.findtext(f"{svg}title"): e for e in drawn.iter(f"{svg}path") if "edge" in e.get("class", "")}
+    assert len(edges) == len(made.edges)
+    against = [title for title, e in edges.items() if "against" in e.get("class", "")]
+    assert against
+    assert all(str(title).startswith("a/5") for title in against)
+    widths = {e.get("stroke-width") for e in edges.values()}
+    assert len(widths) > 2
+    images = list(drawn.iter(f"{svg}image"))
+    assert len(images) == 2 * sum(node.kind == "concept" for node in made.nodes)
+    assert all(e.get("href", "").startswith("data:image/") for e in images)
+
+
+def test_the_page_fetches_nothing_and_says_what_is_left_out(tmp_path: Path) -> None:
+    text = replace(_illustrated(), photo="<script>alert(1)</script>").save(tmp_path / "graph.html").read_text()
+    assert "<script" not in text
+    assert "https://" not in text.replace("http://www.w3.org/2000/svg", "")
+    assert "What it leaves out" in text
+    assert "completeness error" in text
