@@ -15,7 +15,7 @@ from ierf.attribution.srd import SRDPass
 from ierf.attribution.targets import PFV, Relevance
 from ierf.model import VisionModel
 from ierf.rules import SRDRules
-from ierf.rules.layout import Field
+from ierf.rules.fields import Field
 
 SIZE = (19, 22)
 

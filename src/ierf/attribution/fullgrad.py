@@ -16,9 +16,9 @@ from ierf.attribution.targets import Target
 from ierf.attribution.token_grid import TokenGrid
 from ierf.errors import IerfError, UnknownNameError, UnsupportedOperationError
 from ierf.model import VisionModel, as_vision_model
+from ierf.operations import CONVOLUTIONS, LINEAR, SELECTING, map_tensors
 from ierf.rules import Backward, record
 from ierf.rules.mode import Call
-from ierf.rules.operations import CONVOLUTIONS, LINEAR, SELECTING, map_tensors
 
 Psi = Literal["rescaled", "signed"]
 

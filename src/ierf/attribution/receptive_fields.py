@@ -16,7 +16,7 @@ from ierf.attribution.token_grid import TokenGrid
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import VisionModel, as_vision_model
 from ierf.rules import Backward
-from ierf.rules.layout import Field
+from ierf.rules.fields import Field
 
 RESOLUTIONS = ("input", "patch")
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ierf.attribution.recorded import RecordedPass
-from ierf.rules.layout import Field
+from ierf.rules.fields import Field
 from ierf.rules.window import Window
 
 NUMBERS = 1 << 26

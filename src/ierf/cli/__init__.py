@@ -1,13 +1,18 @@
 """The command `ierf`: parse, call, print."""
 
 from ierf.cli.app import app as main
+from ierf.cli.attack import attack
 from ierf.cli.bench import bench
 from ierf.cli.check import check
 from ierf.cli.collect import collect
+from ierf.cli.concepts import concepts
 from ierf.cli.demo import demo
 from ierf.cli.evaluate import evaluate
+from ierf.cli.evaluate_concepts import concept_fidelity, concept_stability, extractors, interlayer
 from ierf.cli.explain import explain
+from ierf.cli.graph import graph
 from ierf.cli.models import models
+from ierf.cli.sae import sae
 from ierf.cli.store import store
 
 main.command()(demo)
@@ -15,8 +20,16 @@ main.command()(explain)
 main.command()(check)
 main.command()(models)
 main.command()(collect)
+main.command()(graph)
+main.command()(attack)
+evaluate.command()(extractors)
+evaluate.command()(concept_stability)
+evaluate.command()(concept_fidelity)
+evaluate.command()(interlayer)
 main.add_typer(bench, name="bench")
+main.add_typer(concepts, name="concepts")
 main.add_typer(evaluate, name="evaluate")
+main.add_typer(sae, name="sae")
 main.add_typer(store, name="store")
 
 __all__ = ["main"]

@@ -1,6 +1,7 @@
 """`ierf bench`: what explanations cost, as ratios."""
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Annotated
 
 import torch
@@ -10,7 +11,12 @@ from rich.table import Table
 from ierf.cli.console import out
 from ierf.cli.options import Device, Model
 from ierf.experiments import Cost, attnlrp_costs, collect_costs, srd_costs
+from ierf.experiments.bisecting_cost import DATA, bisecting_costs
+from ierf.experiments.icat_cost import icat_costs
+from ierf.experiments.lasso_cost import lasso_cost, lasso_costs, stored_case
+from ierf.experiments.sae_cost import sae_costs
 from ierf.model import VisionModel, evaluating, load
+from ierf.store import PFVStore
 
 bench = typer.Typer(help="What explanations cost, as ratios to plain gradients of the same run.", no_args_is_help=True)
 
@@ -62,14 +68,112 @@ def collect(
     _show(model, device, threads, lambda loaded: collect_costs(loaded, layers.split(","), batch, rounds=rounds))
 
 
+@bench.command()
+def bisecting(
+    data: Annotated[list[str] | None, typer.Option(help="gaussian, mixture; default: both.")] = None,
+    concepts: Annotated[list[int] | None, typer.Option(help="Numbers of concepts; default: 4096 and 8192.")] = None,
+    vectors: Annotated[int, typer.Option(help="How many vectors.")] = 50_000,
+    channels: Annotated[int, typer.Option(help="Their length.")] = 512,
+    rounds: Annotated[int, typer.Option(min=1, help="Runs of each; the median time counts.")] = 3,
+    threads: Threads = None,
+) -> None:
+    """Bisecting spherical k-means, against scikit-learn's BisectingKMeans (largest cluster first)."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    table = Table("data", "concepts", "seconds", "scikit-learn", "ratio", "mean cosine", "scikit-learn")
+    table.title = f"{vectors} × {channels}, {torch.get_num_threads()} threads"
+    with out().status("measuring"):
+        for name in data or DATA:
+            for cost in bisecting_costs(name, tuple(concepts or (4096, 8192)), vectors, channels, rounds):
+                seconds = (f"{value:.2f}" for value in (cost.seconds, cost.peer_seconds, cost.ratio))
+                cosines = (f"{value:.4f}" for value in (cost.cosine, cost.peer_cosine))
+                table.add_row(name, str(cost.concepts), *seconds, *cosines)
+    out().print(table)
+
+
+@bench.command()
+def icat(
+    model: Model = "bundled:resnet18-tiny",
+    source: Annotated[str, typer.Option(metavar="NAME", help="The earlier layer.")] = "layer2",
+    target: Annotated[str, typer.Option(metavar="NAME", help="The later layer.")] = "layer3",
+    targets: Annotated[int, typer.Option(min=1, help="Concepts of the later layer.")] = 8,
+    steps: Annotated[int, typer.Option(min=1, help="Of the loop.")] = 48,
+    rounds: Rounds = 7,
+    threads: Threads = None,
+    device: Device = "cpu",
+) -> None:
+    """Edges between two layers, against integrated gradients by U for one target at a time."""
+    _show(
+        model, device, threads, lambda loaded: icat_costs(loaded, source, target, targets, steps=steps, rounds=rounds)
+    )
+
+
+@bench.command()
+def lasso(
+    store: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Real PFVs and their concepts; default: vectors like them.")
+    ] = None,
+    layer: Annotated[str, typer.Option(metavar="NAME", help="The layer of the store.")] = "layer4.1",
+    active: Annotated[float, typer.Option(min=1, help="Coefficients that are not zero, in the mean.")] = 40,
+    vectors: Annotated[int, typer.Option(min=1, help="Vectors in a run.")] = 512,
+    peers: Annotated[int, typer.Option(min=1, help="Vectors in a run of scikit-learn.")] = 64,
+    rounds: Annotated[int, typer.Option(min=1, help="Runs of each; the median counts.")] = 3,
+    threads: Threads = None,
+) -> None:
+    """The Lasso of many vectors, against scikit-learn's coordinate descent with a Gram matrix, at 1e-3 λ.
+
+    Vectors per second of this Lasso, of its peer, and of one look at all atoms; the largest violation of an optimality
+    condition relative to λ of both; and how far the objective is above the best, relatively.
+    """
+    if threads is not None:
+        torch.set_num_threads(threads)
+    table = Table(*"C|K|used|per s|peer|ratio|look|KKT|peer|above".split("|"))
+    table.title = f"{store or 'generated'}, {torch.get_num_threads()} threads"
+    with out().status("measuring"):
+        if store is None:
+            costs = lasso_costs(active=active, n=vectors, n_peer=peers, rounds=rounds)
+        else:
+            case = stored_case(PFVStore(store).layer(layer), vectors)
+            costs = iter([lasso_cost(*case, active, peers, rounds)])
+        for cost in costs:
+            speeds = f"{cost.rate:.0f}", f"{cost.peer_rate:.0f}", f"{cost.ratio:.1f}", f"{cost.floor:.0f}"
+            quality = (f"{value:.0e}" for value in (cost.kkt, cost.peer_kkt, cost.objective))
+            table.add_row(str(cost.channels), str(cost.atoms), f"{cost.active:.0f}", *speeds, *quality)
+    out().print(table)
+
+
+@bench.command()
+def sae(
+    channels: Annotated[int, typer.Option("--channels", "-C", min=1, help="Of the feature vectors.")] = 768,
+    latents: Annotated[int, typer.Option("--latents", "-K", min=1, help="Of the autoencoder.")] = 6144,
+    batch: Annotated[int, typer.Option(min=1, help="Feature vectors in a step.")] = 4096,
+    k: Annotated[int, typer.Option("-k", min=1, help="Active latents.")] = 32,
+    kind: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Default: topk.")] = None,
+    rounds: Rounds = 7,
+    threads: Threads = None,
+    device: Device = "cpu",
+) -> None:
+    """A training step of a sparse autoencoder, against dense matrix products of its size."""
+    if threads is not None:
+        torch.set_num_threads(threads)
+    title = f"{torch.get_num_threads()} threads, {device}"
+    _print(title, sae_costs(channels, latents, batch, k, kind or ("topk",), rounds, device))
+
+
 def _show(model: str, device: str, threads: int | None, measure: Callable[[VisionModel], Iterator[Cost]]) -> None:
     if threads is not None:
         torch.set_num_threads(threads)
     loaded = load(model, device)
+    title = f"{loaded.name}, {' × '.join(map(str, loaded.preprocess.size))}, {torch.get_num_threads()} threads"
+    with evaluating(loaded.net):
+        _print(title, measure(loaded))
+
+
+def _print(title: str, costs: Iterator[Cost]) -> None:
     table = Table("what", "as a ratio to", "median", "lowest", "highest")
-    table.title = f"{loaded.name}, {' × '.join(map(str, loaded.preprocess.size))}, {torch.get_num_threads()} threads"
-    with evaluating(loaded.net), out().status("measuring"):
-        for cost in measure(loaded):
+    table.title = title
+    with out().status("measuring"):
+        for cost in costs:
             numbers = (f"{value:.3f}" for value in (cost.ratio, cost.lowest, cost.highest))
             table.add_row(cost.what, cost.peer, *numbers)
     out().print(table)

@@ -29,7 +29,7 @@ from ierf.model import load
 from ierf.report.files import write
 
 evaluate = typer.Typer(
-    help="The paper's tables about local explanations. Interrupted runs go on where they ended.", no_args_is_help=True
+    help="The papers' tables and figures. Interrupted runs go on where they ended.", no_args_is_help=True
 )
 
 SANITY_METHODS = ["gradient", "gradient_x_input", "guided_backprop", "lrp_zplus", "gradcam", "srd", "random"]

@@ -33,6 +33,8 @@ class Results:
     """What the rows are."""
     seed: int = 0
     """Of the bootstrap."""
+    unit: str = "images"
+    """What the intervals are over."""
 
     @cached_property
     def rows(self) -> tuple[str, ...]:
@@ -87,7 +89,7 @@ class Results:
             "settings": self.settings,
             "columns": self.columns,
             "summary": summary,
-            "images": self.values,
+            self.unit: self.values,
         }
         return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
 

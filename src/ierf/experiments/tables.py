@@ -18,7 +18,7 @@ from ierf.report.files import write
 
 def terminal_table(results: Results) -> Table:
     """Means, each with half the width of its 95 % interval; the best of each column in bold."""
-    table = Table(title=f"{results.title}, {len(results.values)} images", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    table = Table(title=f"{results.title}, {len(results.values)} {results.unit}", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column(results.corner, no_wrap=True)
     for column, better in results.columns.items():
         table.add_column(column + ARROWS[better], justify="right", no_wrap=True)
@@ -44,7 +44,7 @@ def comma_separated(results: Results) -> str:
     """A line for each row and column: mean, interval, number of images."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([results.corner, "column", "mean", "low", "high", "images"])
+    writer.writerow([results.corner, "column", "mean", "low", "high", results.unit])
     for row, cells in results.summary.items():
         for column, i in cells.items():
             known = int((~results.of(row, column).isnan()).sum())

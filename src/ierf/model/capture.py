@@ -9,12 +9,12 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
+from ierf.axes import INDEXED_AWAY, channel_axis, default_axis
 from ierf.errors import IerfError
 from ierf.model.evaluating import evaluating
 from ierf.model.following import Following, Operation, Site, Values, check_values
 from ierf.model.logits import logits_of
 from ierf.model.vision_model import VisionModel, as_vision_model
-from ierf.rules.layout import INDEXED_AWAY, channel_axis, default_axis
 
 Replacement = Callable[[Float[Tensor, "N P C"]], Float[Tensor, "N P C"]]
 """The PFVs that take the place of a layer's own."""

@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakIdKeyDictionary
 
 from ierf.errors import IerfError, UnknownNameError
-from ierf.rules.operations import ACTIVATIONS, in_place, map_tensors, operation_name, tensors_in, without_inplace_flag
+from ierf.operations import ACTIVATIONS, in_place, map_tensors, operation_name, tensors_in, without_inplace_flag
 
 Values = Literal["pre-activation", "output"]
 """Of a layer that ends with an activation function: what enters that, or what the layer returns."""

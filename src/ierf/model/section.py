@@ -13,7 +13,7 @@ from ierf.model.evaluating import evaluating
 from ierf.model.following import FACTORIES, Following, Operation, Site, Values
 from ierf.model.logits import logits_of
 from ierf.model.vision_model import VisionModel, as_vision_model
-from ierf.rules.operations import map_tensors
+from ierf.operations import map_tensors
 
 _ASKS_FOR_DEVICE = frozenset("device is_cuda is_cpu is_meta get_device".split())
 _SHAPED_LIKE = frozenset("expand_as view_as reshape_as type_as".split())

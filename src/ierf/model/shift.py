@@ -13,7 +13,7 @@ from ierf.errors import IerfError
 from ierf.model.evaluating import evaluating
 from ierf.model.following import Following, Operation, Values, check_values
 from ierf.model.vision_model import VisionModel, as_vision_model
-from ierf.rules.operations import CONVOLUTIONS, LAYERS, tensors_in
+from ierf.operations import CONVOLUTIONS, LAYERS, tensors_in
 
 _KEEPING = frozenset(
     "dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout contiguous clone to "

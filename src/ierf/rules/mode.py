@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 from torch.overrides import TorchFunctionMode
 
+from ierf.axes import INDEXED_AWAY, channel_axis, default_axis
 from ierf.errors import IerfError, UnsupportedOperationError
-from ierf.rules.bias import Affine
-from ierf.rules.layout import INDEXED_AWAY, channel_axis, default_axis
-from ierf.rules.operations import (
+from ierf.operations import (
     ACTIVATIONS,
     BOUNDED,
     COMPOSED,
@@ -28,6 +27,7 @@ from ierf.rules.operations import (
     tensors_in,
     without_inplace_flag,
 )
+from ierf.rules.bias import Affine
 from ierf.rules.primitives import Backward, Place, constant, metered
 from ierf.rules.tape import Made, Node, Tape
 

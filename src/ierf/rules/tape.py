@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from ierf.operations import LAYERS
 from ierf.rules.bias import Affine
-from ierf.rules.layout import Fields, pixel_fields, receptive_fields
-from ierf.rules.operations import LAYERS
+from ierf.rules.fields import Fields, pixel_fields, receptive_fields
 from ierf.rules.primitives import Place
 
 

@@ -2,8 +2,8 @@
 
 from typing import Any, Literal, get_args
 
+from ierf.operations import map_tensors
 from ierf.rules.mode import Call
-from ierf.rules.operations import map_tensors
 from ierf.rules.primitives import unruled
 
 Unknown = Literal["raise", "gradient"]

@@ -26,9 +26,9 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from ierf.operations import ACTIVATIONS, LAYERS
 from ierf.rules.bias import Affine
 from ierf.rules.mode import Call, Rule
-from ierf.rules.operations import ACTIVATIONS, LAYERS
 from ierf.rules.primitives import Backward, gradient_of, through
 from ierf.rules.srd import SRDRules
 from ierf.rules.unknown import Unknown

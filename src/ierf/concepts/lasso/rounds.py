@@ -13,7 +13,7 @@ from ierf.concepts.lasso.newton import Small, descend
 from ierf.concepts.lasso.problem import Problem
 from ierf.concepts.lasso.solution import LassoCodes
 
-_MEMORY = 1 << 24
+_MEMORY = 1 << 23
 """Bytes of the largest tensor made for the vectors that are worked on at once."""
 _FEWEST, _MOST = 12, 64
 """Atoms that join a vector's own in one round: half as many as there are, within these bounds."""
@@ -88,8 +88,7 @@ def play(
     width = int(state.sizes[rows].max())
     own, z = state.indices[rows, :width], state.values[rows, :width]
     used = z != 0
-    taken = problem.atoms[own].mul_(used[..., None])
-    rest = x[rows] - (z[:, None] @ taken)[:, 0]
+    rest = x[rows] - Codes(own, z, len(problem.atoms)).times(problem.atoms)
     slopes = rest @ problem.atoms.T
     sizes = slopes if problem.positive else slopes.abs()
 
@@ -105,12 +104,11 @@ def play(
 
     over = (sizes - problem.weights).scatter_add_(1, own, torch.zeros_like(z).masked_fill(used, -torch.inf))
     most, new = over[left].topk(min(_joining(width), over.shape[1]), 1)
-    rows, own, z, taken, own_slopes, own_weights = (
-        part[left] for part in (rows, own, z, taken, own_slopes, own_weights)
-    )
+    rows, own, z, own_slopes, own_weights = (part[left] for part in (rows, own, z, own_slopes, own_weights))
     new_slopes = slopes[left].gather(1, new)
     joins = (most > 0) & (torch.arange(new.shape[1], device=x.device) < state.room[rows, None])
-    taken = torch.cat([taken, problem.atoms[new].mul_(joins[..., None])], 1)
+    indices = torch.cat([own, new], 1)
+    taken = problem.atoms[indices]
     small = Small(
         taken @ taken.mT,
         torch.cat([own_slopes, new_slopes], 1),
@@ -123,7 +121,7 @@ def play(
     room = torch.where(2 * stayed >= joined, 2 * state.room[rows], joined // 2).clamp(1, _MOST)
     # One atom that does not stay tells that those in use are not at their best yet: a round for them alone.
     state.room[rows] = room.masked_fill((joined == 1) & (stayed == 0), 0)
-    state.put(rows, torch.cat([own, new], 1), z)
+    state.put(rows, indices, z)
     return rows
 
 

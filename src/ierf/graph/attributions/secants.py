@@ -16,8 +16,8 @@ from ierf.errors import IerfError
 from ierf.graph.attributions.attribution import Question
 from ierf.graph.attributions.by_rules import Recorded
 from ierf.graph.reconstruction import Reconstruction
+from ierf.operations import ACTIVATIONS, CONVOLUTIONS, LINEAR, SELECTING, map_tensors
 from ierf.rules.mode import Call, replaced
-from ierf.rules.operations import ACTIVATIONS, CONVOLUTIONS, LINEAR, SELECTING, map_tensors
 
 _AFFINE = LINEAR | CONVOLUTIONS | frozenset("add sub rsub linear addmm batch_norm __setitem__".split())
 _PRODUCTS = frozenset("mul div matmul".split())

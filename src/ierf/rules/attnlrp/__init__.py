@@ -20,13 +20,13 @@ from functools import partial
 from typing import Any, Literal, get_args
 
 from ierf.errors import IerfError, UnknownNameError
+from ierf.operations import ACTIVATIONS, CONVOLUTIONS, LINEAR, SELECTING, STATISTICS
 from ierf.rules.attnlrp.activations import activation
 from ierf.rules.attnlrp.attention import attention_product, attention_weights
 from ierf.rules.attnlrp.gamma import with_gamma
 from ierf.rules.attnlrp.norms import group_norm, instance_norm, layer_norm, statistic
 from ierf.rules.attnlrp.products import addcmul, elementwise_product, product, sum_and_product
 from ierf.rules.mode import Call, Rule
-from ierf.rules.operations import ACTIVATIONS, CONVOLUTIONS, LINEAR, SELECTING, STATISTICS
 from ierf.rules.srd.affine import addmm, convolution, linear
 from ierf.rules.srd.norms import batch_norm, normalize, rms_norm
 from ierf.rules.srd.products import quotient

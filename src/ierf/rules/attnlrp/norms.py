@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from ierf.operations import map_tensors
 from ierf.rules.bias import along
 from ierf.rules.mode import Call
-from ierf.rules.operations import map_tensors
 from ierf.rules.primitives import Backward, constant, gradient_of, through
 from ierf.rules.srd.norms import batch_norm
 

@@ -7,8 +7,8 @@ from typing import Any
 from torch import Tensor
 from torch.autograd import Function
 
+from ierf.operations import ACTIVATIONS, map_tensors
 from ierf.rules.mode import Call, replaced
-from ierf.rules.operations import ACTIVATIONS, map_tensors
 from ierf.rules.primitives import Backward, through
 from ierf.rules.tape import Tape
 

@@ -16,8 +16,8 @@ from functools import partial
 from typing import Any
 
 from ierf.errors import UnknownNameError
+from ierf.operations import ACTIVATIONS, CONVOLUTIONS, LINEAR, SELECTING
 from ierf.rules.mode import Call, Rule
-from ierf.rules.operations import ACTIVATIONS, CONVOLUTIONS, LINEAR, SELECTING
 from ierf.rules.srd.activations import activation, larger_or_smaller
 from ierf.rules.srd.affine import BIAS_MODES, BiasMode, addmm, convolution, linear, sum_or_difference
 from ierf.rules.srd.norms import batch_norm, group_norm, instance_norm, layer_norm, normalize, rms_norm

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ierf.axes import per_axis
+from ierf.operations import map_tensors
 from ierf.rules.bias import Affine, own_shift
-from ierf.rules.layout import per_axis
 from ierf.rules.mode import Call, Rule, replaced
-from ierf.rules.operations import map_tensors
 from ierf.rules.window import Window
 
 BiasMode = Literal["norm", "uniform", "drop"]

@@ -1,0 +1,243 @@
+"""`ierf evaluate`: the papers' tables and figures about concepts and the edges between them."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ierf.cli.console import say_path
+from ierf.cli.evaluate import Data, Folder, Limit, Seed, show, tracked
+from ierf.cli.options import DEFAULT_MODEL, Device, Model
+from ierf.concepts import ConceptBank
+from ierf.errors import IerfError
+from ierf.experiments.concept_curves import areas, curves_json, panels
+from ierf.experiments.concept_fidelity import TRACKED, Concepts, FidelitySettings, of_bank, of_fitted, tables
+from ierf.experiments.concept_fidelity import concept_fidelity as run_fidelity
+from ierf.experiments.concept_stability import concept_stability as run_stability
+from ierf.experiments.data import open_data
+from ierf.experiments.extractors import DICTIONARY_LIMIT
+from ierf.experiments.extractors import extractors as run_extractors
+from ierf.experiments.fitted import FitSettings, all_fitted, parse_recipes
+from ierf.experiments.interlayer_curves import SCORES, InterlayerSettings, pairs_of
+from ierf.experiments.interlayer_curves import interlayer as run_interlayer
+from ierf.experiments.results import Results
+from ierf.experiments.tables import check_out
+from ierf.graph import METHODS
+from ierf.model import load
+from ierf.report.files import write
+from ierf.store import PFVStore
+
+EXTRACTORS = ["bisecting", "dictionary", "sae_topk"]
+"""Table III's, with autoencoders as they are built today."""
+
+Store = Annotated[Path, typer.Option("--store", "-s", metavar="STORE", help="What `ierf collect` wrote.")]
+Recipes = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--extractors", "-e", metavar="NAME[?OPTION=VALUE]", help=f"May be repeated; default: {', '.join(EXTRACTORS)}."
+    ),
+]
+Layers = Annotated[
+    list[str] | None, typer.Option("--layers", "-l", metavar="NAME[,NAME…]", help="From the pixels on; default: all.")
+]
+Count = Annotated[
+    int | None, typer.Option("--concepts", "-k", min=1, metavar="K", help="Of each layer; default: 8 for each channel.")
+]
+L0Ratio = Annotated[float, typer.Option(metavar="R", help="Sparsity that λ is chosen for, 1 − ‖u‖₀/K.")]
+HeldOut = Annotated[int, typer.Option(min=1, metavar="N", help="Photographs that are not fitted; a fifth at most.")]
+DictionaryLimit = Annotated[
+    int, typer.Option(min=0, metavar="K", help="Dictionary learning is left out of layers with more concepts.")
+]
+
+
+def extractors(
+    store: Store,
+    extractors: Recipes = None,
+    layers: Layers = None,
+    concepts: Count = None,
+    l0_ratio: L0Ratio = FitSettings.l0_ratio,
+    held_out: HeldOut = FitSettings.held_out,
+    dictionary_limit: DictionaryLimit = DICTIONARY_LIMIT,
+    seed: Seed = 0,
+    out: Folder = Path("ierf-extractors"),
+) -> None:
+    """Table III: what each extractor keeps of feature vectors that it has not seen, and how sparsely.
+
+    Two rows for each: with its own codes, and with the Lasso's. The concepts stay in fitted/.
+
+    Examples:
+
+        ierf evaluate extractors --store store.zarr --out table3
+
+        ierf evaluate extractors -s store.zarr -e bisecting -e "sae_topk?samples=200000" -l layer3.1,layer4.1
+    """
+    opened, recipes = PFVStore(store), parse_recipes(extractors or EXTRACTORS)
+    settings = FitSettings(concepts, l0_ratio, held_out, seed)
+    check_out(out)
+    with tracked() as track:
+        found = run_extractors(
+            opened,
+            recipes,
+            out,
+            settings,
+            layers=names_of(layers),
+            dictionary_limit=dictionary_limit,
+            track=track,
+        )
+    show_all(found, out)
+
+
+def concept_stability(
+    store: Store,
+    extractors: Recipes = None,
+    layers: Layers = None,
+    concepts: Count = None,
+    l0_ratio: L0Ratio = FitSettings.l0_ratio,
+    held_out: HeldOut = FitSettings.held_out,
+    dictionary_limit: DictionaryLimit = DICTIONARY_LIMIT,
+    seeds: Annotated[int, typer.Option(min=2, help="So many fits of each.")] = 3,
+    seed: Annotated[int, typer.Option(help="The first of them.")] = 0,
+    out: Folder = Path("ierf-extractors"),
+) -> None:
+    """How alike the concepts are that an extractor finds with different seeds, matched one to one.
+
+    Fits that `ierf evaluate extractors` left in the same folder are used again.
+
+    Example:
+
+        ierf evaluate concept-stability --store store.zarr --out table3 --seeds 3
+    """
+    opened, recipes = PFVStore(store), parse_recipes(extractors or EXTRACTORS)
+    settings = FitSettings(concepts, l0_ratio, held_out, seed)
+    check_out(out)
+    with tracked() as track:
+        found = run_stability(
+            opened,
+            recipes,
+            out,
+            settings,
+            seeds=seeds,
+            layers=names_of(layers),
+            dictionary_limit=dictionary_limit,
+            track=track,
+        )
+    show_all(found, out)
+
+
+def concept_fidelity(
+    data: Data,
+    model: Model = DEFAULT_MODEL,
+    bank: Annotated[
+        list[str] | None, typer.Option("--bank", "-b", metavar="DIR|hf:OWNER/NAME", help="One of each extractor.")
+    ] = None,
+    fitted: Annotated[
+        Path | None, typer.Option("--fitted", metavar="DIR", help="Where `ierf evaluate extractors` wrote.")
+    ] = None,
+    layers: Layers = None,
+    points: Annotated[int, typer.Option(min=2, help="Of a curve, at most.")] = FidelitySettings.points,
+    limit: Limit = 100,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    out: Folder = Path("ierf-concept-fidelity"),
+) -> None:
+    """C-insertion and C-deletion: how fast the class comes and goes with its most important concepts.
+
+    Areas of the predicted class's probability and of its being predicted, and the curves as pictures.
+
+    Examples:
+
+        ierf evaluate concept-fidelity --data photos/ --fitted table3
+
+        ierf evaluate concept-fidelity --data val.parquet --bank bisecting/ --bank topk/ --limit 20
+    """
+    banks = [ConceptBank.load(address) for address in bank or []]
+    sets: list[Concepts] = [one for opened in banks for one in of_bank(opened)]
+    identity: dict[str, object] = {f"bank {i}": opened.plan.to_json() for i, opened in enumerate(banks)}
+    if fitted is not None:
+        of_run = all_fitted(fitted)
+        sets += of_fitted(of_run)
+        identity["fitted"] = [one.facts for one in of_run]
+    if not sets:
+        raise IerfError("give concepts: --bank DIR, or --fitted with the folder of `ierf evaluate extractors`")
+    vision_model, photos = load(model, device), open_data(data)
+    for opened in banks:
+        opened.check_model(vision_model)
+    check_out(out)
+    settings = FidelitySettings(points=points, seed=seed)
+    with tracked() as track:
+        found = run_fidelity(
+            vision_model, sets, identity, photos, out, settings, layers=names_of(layers), limit=limit, track=track
+        )
+    chosen = names_of(layers) or list(dict.fromkeys(one.layer for one in sets))
+    show_all(tables(found, chosen), out)
+    for tracked_value in TRACKED:
+        prefixes = {layer: f"{layer} {tracked_value}" for layer in chosen}
+        _write_curves(found, prefixes, tracked_value, out, f"{tracked_value}-curves")
+
+
+def interlayer(
+    data: Data,
+    bank: Annotated[str, typer.Option("--bank", "-b", metavar="DIR|hf:OWNER/NAME", help="The concepts.")],
+    model: Model = DEFAULT_MODEL,
+    layers: Layers = None,
+    methods: Annotated[
+        list[str] | None, typer.Option(metavar="NAME[,NAME…]", help=f"Of {', '.join(METHODS)}; default: all.")
+    ] = None,
+    targets: Annotated[
+        int, typer.Option(min=1, help="Concepts of the later layer, the most important for the predicted class.")
+    ] = InterlayerSettings.targets,
+    score: Annotated[
+        str, typer.Option(metavar="|".join(SCORES), help="Cosines (ICAT), or projections (GIG).")
+    ] = InterlayerSettings.score,
+    points: Annotated[int, typer.Option(min=2, help="Of a curve, at most.")] = InterlayerSettings.points,
+    shap_samples: Annotated[
+        int | None, typer.Option(min=8, help="Coalitions of KernelSHAP; default: four for each concept, at least 512.")
+    ] = None,
+    limit: Limit = 100,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    out: Folder = Path("ierf-interlayer"),
+) -> None:
+    """Fig. 11: a layer's concepts go or come by their attribution to a concept of the next; how fast does it follow?
+
+    Writes a table of areas for insertion, deletion and their difference, and curves.png with the curves.
+
+    Examples:
+
+        ierf evaluate interlayer --data photos/ --bank bank/
+
+        ierf evaluate interlayer --data val.parquet --bank bank/ -l layer2.1,layer3.1,layer4.1 --score gig --targets 5
+    """
+    settings = InterlayerSettings(
+        tuple(names_of(methods) or METHODS), targets, score, points, shap_samples=shap_samples, seed=seed
+    )
+    concepts, vision_model, photos = ConceptBank.load(bank), load(model, device), open_data(data)
+    chosen = names_of(layers) or list(concepts.layers)
+    check_out(out)
+    with tracked() as track:
+        found = run_interlayer(vision_model, concepts, photos, out, settings, layers=chosen, limit=limit, track=track)
+    pairs = {name: name for name in pairs_of(chosen)}
+    show_all(areas(found, pairs, found.title), out)
+    _write_curves(found, pairs, "largest cosine" if score == "icat" else "largest projection", out, "curves")
+
+
+def show_all(found: dict[str, Results], out: Path) -> None:
+    """All tables, and their files."""
+    for name, results in found.items():
+        show(results, out, name.replace(" ", "-"))
+
+
+def names_of(texts: list[str] | None) -> list[str] | None:
+    """Names that commas separate; None for none."""
+    return [name.strip() for text in texts or [] for name in text.split(",") if name.strip()] or None
+
+
+def _write_curves(found: Results, prefixes: dict[str, str], height: str, out: Path, name: str) -> None:
+    contents = {
+        f"{name}.json": curves_json(found, list(prefixes.values())).encode(),
+        f"{name}.png": panels(found, prefixes, height),
+    }
+    for file, content in contents.items():
+        if content is not None:
+            write(out / file, content)
+            say_path(out / file)

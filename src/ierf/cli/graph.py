@@ -1,0 +1,129 @@
+"""`ierf graph`: how concepts become classes, in one photograph, in many, in two side by side."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import torch
+import typer
+
+from ierf.cli.console import say, say_path
+from ierf.cli.options import DEFAULT_MODEL, Device, Model
+from ierf.errors import IerfError
+from ierf.model import VisionModel, evaluating, find_images, load
+
+if TYPE_CHECKING:
+    from ierf.concepts import ConceptBank
+
+SHOWN = 8
+"""Changes of each kind that are printed."""
+
+
+def graph(
+    photos: Annotated[list[str], typer.Argument(metavar="PHOTO…", help="A photograph; or several: their mean.")],
+    bank: Annotated[str, typer.Option("--bank", "-b", metavar="DIR|hf:OWNER/NAME", help="The concepts.")],
+    model: Model = DEFAULT_MODEL,
+    classes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--classes", "-c", metavar="NAME|INDEX", help="A class to lead to, may be repeated; default: the top two."
+        ),
+    ] = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option("--layers", "-l", metavar="NAME[,NAME…]", help="From the pixels on; default: all of the bank."),
+    ] = None,
+    diagnose: Annotated[bool, typer.Option("--diagnose", help="Say what makes --predicted win over --true.")] = False,
+    true: Annotated[str | None, typer.Option(metavar="NAME|INDEX", help="With --diagnose: the true class.")] = None,
+    predicted: Annotated[
+        str | None, typer.Option(metavar="NAME|INDEX", help="With --diagnose; default: what the model says.")
+    ] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Two photographs: what differs from one to the other.")] = (
+        False
+    ),
+    keep: Annotated[
+        float, typer.Option(metavar="SHARE", help="Of the flow between layers whose edges are kept.")
+    ] = 0.8,
+    steps: Annotated[int, typer.Option(min=1, help="Of integrated gradients, at least.")] = 16,
+    seed: Annotated[int, typer.Option(help="Of the random concepts that edges are tested against.")] = 0,
+    device: Device = "cpu",
+    out: Annotated[
+        Path, typer.Option("--out", "-o", metavar="FILE", help="What to write: .html, .svg, or .json that loads again.")
+    ] = Path("graph.html"),
+) -> None:
+    """Draw the concept graph of a photograph: which concepts made its classes, and what made them.
+
+    Examples:
+
+        ierf graph cat.jpg --bank bank/ --classes tabby --classes "Egyptian cat"
+
+        ierf graph --diagnose cat.jpg --bank bank/ --true tabby --predicted tiger
+
+        ierf graph --compare cat.jpg adversarial.png --bank bank/ --out compare.html
+    """
+    from ierf.concepts import ConceptBank
+    from ierf.graph import ConceptGraph
+    from ierf.graph.words import left_out
+
+    vision_model, concepts = load(model, device), ConceptBank.load(bank)
+    concepts.check_model(vision_model)
+    names = [name.strip() for some in layers or [] for name in some.split(",") if name.strip()] or None
+    files = find_images(photos)
+    if diagnose and compare:
+        raise IerfError("choose one of --diagnose and --compare")
+    options: dict[str, Any] = {"layers": names, "steps": steps, "seed": seed}
+    if diagnose:
+        _diagnose(vision_model, concepts, files, (true, predicted), keep, out, options)
+    elif compare:
+        _compare(vision_model, concepts, files, classes or None, keep, out, options)
+    else:
+        one = files[0] if len(files) == 1 else files
+        made = ConceptGraph.build(vision_model, concepts, one, classes or None, keep=keep, **options)
+        for text in left_out(made):
+            say(text)
+        say_path(made.save(out))
+
+
+def _diagnose(
+    model: VisionModel,
+    bank: "ConceptBank",
+    files: Sequence[Path],
+    classes: tuple[str | None, str | None],
+    keep: float,
+    out: Path,
+    options: dict[str, Any],
+) -> None:
+    from ierf.graph import diagnose
+
+    if len(files) != 1 or classes[0] is None:
+        raise IerfError("a diagnosis is of one photograph and needs its true class: --diagnose PHOTO --true NAME")
+    predicted = classes[1] if classes[1] is not None else _prediction(model, files[0])
+    found = diagnose(model, bank, files[0], classes[0], predicted, **options)
+    for text in (*found.summary(), *found.checks()):
+        say(text)
+    say_path(found.save(out, keep))
+
+
+def _compare(
+    model: VisionModel,
+    bank: "ConceptBank",
+    files: Sequence[Path],
+    classes: list[str] | None,
+    keep: float,
+    out: Path,
+    options: dict[str, Any],
+) -> None:
+    from ierf.graph import compare_photographs
+    from ierf.graph.comparing import save_comparison, sentence
+
+    if len(files) != 2:
+        raise IerfError(f"--compare takes two photographs, these are {len(files)}")
+    found = compare_photographs(model, bank, files[0], files[1], classes, **options)
+    for text in (*map(sentence, found.nodes[:SHOWN]), *map(sentence, found.edges[:SHOWN])):
+        say(text)
+    say_path(save_comparison(found, out, keep))
+
+
+def _prediction(model: VisionModel, file: Path) -> int:
+    with torch.no_grad(), evaluating(model.net):
+        return int(model(model.prepare(file))[0].argmax())

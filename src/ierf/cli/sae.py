@@ -1,0 +1,316 @@
+"""`ierf sae`: train sparse autoencoders on a layer's feature vectors, measure them, look at them."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from rich import box
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from ierf.cli.console import complain, err, out, say, say_path
+from ierf.cli.options import DEFAULT_MODEL, Device, Model, given, one_of
+from ierf.concepts.sae import SAE, FromModel, FromStore, Metrics, Source, Training, train
+from ierf.concepts.sae.checkpoint import FILE
+from ierf.concepts.sae.saving import CONFIG
+from ierf.errors import IerfError
+from ierf.model import load
+from ierf.store import PFVStore
+from ierf.store.files import write_json
+
+sae = typer.Typer(help="Sparse autoencoders: latents of a layer’s feature vectors.", no_args_is_help=True)
+
+FAILED = 1
+
+Data = Annotated[
+    str | None,
+    typer.Option("--data", "-d", metavar="FOLDER|PARQUET|HF_DATASET", help="Photographs that the model runs over."),
+]
+Values = Annotated[
+    str | None,
+    one_of("--values", "pre-activation", "output", help="Before a layer’s last activation (default), or behind."),
+]
+Saved = Annotated[Path, typer.Argument(metavar="DIR", help="What `ierf sae train` wrote, or one autoencoder of it.")]
+Limit = Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N photographs.")]
+
+
+@sae.command("train")
+def train_command(
+    layers: Annotated[
+        list[str],
+        typer.Option("--layers", "-l", metavar="NAME[,NAME…]", help="One autoencoder each; may be repeated."),
+    ],
+    save: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where to write, or to go on.")],
+    data: Data = None,
+    store: Annotated[
+        Path | None, typer.Option("--store", "-s", metavar="STORE", help="Or PFVs that `ierf collect` wrote.")
+    ] = None,
+    model: Model = DEFAULT_MODEL,
+    kind: Annotated[
+        str, typer.Option(metavar="NAME", help="topk, batchtopk, matryoshka, jumprelu, gated or l1.")
+    ] = "topk",
+    latents: Annotated[
+        int | None, typer.Option("--latents", "-K", metavar="K", help="Of each layer; default: 8 per channel.")
+    ] = None,
+    k: Annotated[int, typer.Option("-k", metavar="N", help="Active latents per feature vector.")] = 32,
+    lam: Annotated[float | None, typer.Option(metavar="λ", help="Penalty of l1, gated and jumprelu.")] = None,
+    samples: Annotated[int | None, typer.Option(metavar="N", help="PFVs to see in all; default: 1000000.")] = None,
+    batch: Annotated[int | None, typer.Option(metavar="N", help="PFVs per step and process; default: 1024.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Default: 2e-4 / √(K / 16384).")] = None,
+    schedule: Annotated[
+        str | None, one_of("--schedule", "cosine", "constant", help="Of the learning rate; default: cosine.")
+    ] = None,
+    buffer: Annotated[int | None, typer.Option(metavar="N", help="PFVs that are mixed; default: 131072.")] = None,
+    per_image: Annotated[
+        int | None, typer.Option(metavar="N", help="Positions of each photograph; default: all that every layer has.")
+    ] = None,
+    values: Values = None,
+    dtype: Annotated[
+        str | None, one_of("--dtype", "float32", "bf16", help="What products compute in; default: float32.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of weights, order and positions.")] = 0,
+    limit: Limit = None,
+    save_every: Annotated[int, typer.Option(metavar="STEPS", min=1, help="Steps between checkpoints.")] = 500,
+    device: Device = "cpu",
+) -> None:
+    """Train an autoencoder for each layer, all of them from the same forward passes.
+
+    A run that was killed goes on from its last checkpoint when the same command is given again.
+
+    Examples:
+
+        ierf sae train --data photos/ --layers layer3.1 --kind matryoshka --out saes/
+
+        ierf sae train --model bundled:vit-tiny --data photos/ --layers blocks.2,blocks.4 -k 16 --out saes/
+
+        torchrun --nproc-per-node 2 --no-python ierf sae train --data photos/ --layers layer3.1 --out saes/
+    """
+    with _one_sentence():
+        compute = {"bf16": "bfloat16"}.get(dtype or "", dtype)
+        settings = Training(
+            seed=seed,
+            **given(samples=samples, batch=batch, lr=lr, schedule=schedule, buffer=buffer, compute=compute),
+        )
+        names = [name.strip() for some in layers for name in some.split(",") if name.strip()]
+        with _processes():
+            here = f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and "LOCAL_RANK" in os.environ else device
+            source: Source
+            if (data is None) == (store is None):
+                raise IerfError("say where the feature vectors come from: --data PHOTOGRAPHS or --store STORE")
+            if store is not None:
+                source = FromStore(PFVStore(store), names, seed, here)
+            else:
+                assert data is not None
+                source = FromModel(
+                    load(model, here),
+                    data,
+                    names,
+                    seed=seed,
+                    limit=limit,
+                    compute=settings.compute,
+                    **given(per_image=per_image, values=values),
+                )
+            origin: dict[str, Any] = source.identity
+            saes = {}
+            for name, channels in source.channels.items():
+                made = SAE(kind, channels, latents or 8 * channels, k, seed=seed, training=settings, **given(lam=lam))
+                before = origin["values"] if isinstance(origin["values"], str) else origin["values"][name]
+                made.about = {
+                    "model": origin["model"],
+                    "weights": origin["weights"],
+                    "layer": name,
+                    "values": before,
+                }
+                saes[name] = made.to(here)
+            _train(saes, source, settings, save, save_every)
+            if int(os.environ.get("RANK", 0)) == 0:
+                for name, trained in saes.items():
+                    trained.save(save / name)
+                say_path(save)
+        if isinstance(source, FromModel):
+            for reason in source.skipped.values():
+                complain(IerfError(f"{reason}; skipped"))
+
+
+@sae.command()
+def evaluate(
+    path: Saved,
+    data: Annotated[
+        str,
+        typer.Option("--data", "-d", metavar="FOLDER|PARQUET|HF_DATASET", help="Photographs not seen in training."),
+    ],
+    model: Model = DEFAULT_MODEL,
+    values: Values = None,
+    labels: Annotated[
+        bool, typer.Option("--labels", help="Loss to the photographs’ labels; default: to the predicted classes.")
+    ] = False,
+    limit: Limit = None,
+    save: Annotated[
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Also write the numbers as JSON.")
+    ] = None,
+    device: Device = "cpu",
+) -> None:
+    """Variance explained, sparsity, dead latents, and how much of the model’s loss the reconstruction recovers.
+
+    Loss is that of the untouched model; patched: with reconstructions in place of the layer; empty: with the decoder’s
+    bias alone; recovered: how much of that damage codes undo; same: share of photographs that keep their class.
+    """
+    from ierf.experiments.sae_evaluation import evaluate_saes
+
+    with _one_sentence():
+        saes = {layer: found.to(device) for layer, found in _saved(path).items()}
+        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+        with Progress(*columns, console=err(), transient=True, disable=not err().is_terminal) as bar:
+            found = evaluate_saes(
+                load(model, device),
+                saes,
+                data,
+                labels=labels,
+                limit=limit,
+                track=lambda batches: bar.track(batches, description="evaluating"),
+                values=_values(saes, values),
+            )
+        table = Table(box=box.SIMPLE_HEAD)
+        table.add_column("layer")
+        for heading in ("FVU", "L0", "dead", "loss", "patched", "empty", "recovered", "same"):
+            table.add_column(heading, justify="right")
+        for layer, one in found.items():
+            losses = (f"{value:.3f}" for value in (one.loss, one.loss_patched, one.loss_empty))
+            numbers = (f"{one.fvu:.3f}", f"{one.l0:.1f}", f"{one.dead:.1%}", *losses)
+            table.add_row(Text(layer), *numbers, f"{one.recovered:.1%}", f"{one.agreement:.1%}")
+        out().print(table)
+        if save is not None:
+            numbers_of = {
+                layer: {**asdict(one), "recovered": one.recovered, "recovered_from_zero": one.recovered_from_zero}
+                for layer, one in found.items()
+            }
+            write_json(save, numbers_of)
+            say_path(save)
+
+
+@sae.command()
+def show(
+    path: Saved,
+    data: Annotated[
+        str, typer.Option("--data", "-d", metavar="FOLDER|PARQUET|HF_DATASET", help="Photographs to look in.")
+    ],
+    layer: Annotated[str | None, typer.Option(metavar="NAME", help="Default: the only one.")] = None,
+    latent: Annotated[list[int] | None, typer.Option(metavar="N", help="A latent; default: ten at random.")] = None,
+    count: Annotated[int, typer.Option(min=1, help="Photographs of each latent.")] = 10,
+    seed: Annotated[int, typer.Option(help="Of the choice.")] = 0,
+    save: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The picture to write.")] = Path(
+        "latents.png"
+    ),
+    model: Model = DEFAULT_MODEL,
+    values: Values = None,
+    limit: Limit = None,
+    device: Device = "cpu",
+) -> None:
+    """A contact sheet of the patches that activate latents most, each in its photograph and with its surroundings."""
+    from ierf.experiments.sae_exemplars import drawn_latents, latent_sheet, strongest
+
+    with _one_sentence():
+        saes = _saved(path)
+        if layer is None and len(saes) > 1:
+            raise IerfError(f"say which layer: {', '.join(saes)}")
+        name = layer or next(iter(saes))
+        if name not in saes:
+            raise IerfError(f"there is no autoencoder of {name!r} in {str(path)!r}, but of {', '.join(saes)}")
+        loaded = load(model, device)
+        found = strongest(
+            loaded,
+            saes[name].to(device),
+            name,
+            data,
+            count=count,
+            limit=limit,
+            values=_values({name: saes[name]}, values),
+        )
+        chosen = latent or drawn_latents(found, 10, seed)
+        if any(not 0 <= one < saes[name].n_latents for one in chosen):
+            raise IerfError(f"latents are numbered from 0 to {saes[name].n_latents - 1}; got {chosen}")
+        sheet = latent_sheet(loaded, found, data, chosen)
+        try:
+            sheet.save(save, "PNG")
+        except OSError as error:
+            raise IerfError(f"cannot write {str(save)!r}: {error.strerror or error}") from error
+    say_path(save)
+
+
+def _train(saes: dict[str, SAE], source: Source, settings: Training, folder: Path, save_every: int) -> None:
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    hidden = not err().is_terminal or int(os.environ.get("RANK", 0)) > 0
+    with Progress(*columns, console=err(), transient=True, disable=hidden) as bar:
+        task = bar.add_task("training", total=None)
+
+        def report(step: int, steps: int, metrics: dict[str, Metrics]) -> None:
+            words = (f"{n}: FVU {m.fvu:.3f}, L0 {m.l0:.1f}, dead {m.dead:.0%}" for n, m in metrics.items())
+            bar.update(task, completed=step, total=steps, description="; ".join(words))
+
+        try:
+            history = train(saes, source, settings, folder, save_every=save_every, report=report)
+        except KeyboardInterrupt:
+            kept = (folder / FILE).exists()
+            complain(
+                f"interrupted; the last checkpoint is in {str(folder)!r}, and the same command goes on from it"
+                if kept
+                else "interrupted before the first checkpoint; the same command begins anew"
+            )
+            raise
+    if int(os.environ.get("RANK", 0)) == 0:
+        write_json(folder / "history.json", history)
+        last = history[-1]
+        for name in saes:
+            one = last[name]
+            say(f"{name}: FVU {one['fvu']:.4f}, L0 {one['l0']:.1f}, dead {one['dead']:.1%} after {last['step']} steps")
+
+
+def _saved(path: Path) -> dict[str, SAE]:
+    """Layer -> autoencoder of a folder that `train` wrote, or of one autoencoder's."""
+    folders = sorted(file.parent for file in path.rglob(CONFIG))
+    if not folders:
+        raise IerfError(f"there is no autoencoder in {str(path)!r}; `ierf sae train` makes them")
+    found = {}
+    for folder in folders:
+        loaded = SAE.load(folder)
+        found[str(loaded.about.get("layer", folder.relative_to(path.parent).as_posix()))] = loaded
+    return found
+
+
+def _values(saes: dict[str, SAE], asked: str | None) -> Any:
+    """Which PFVs to take: those asked for, else those of training."""
+    trained = {one.about.get("values", "pre-activation") for one in saes.values()}
+    if asked is None and len(trained) > 1:
+        raise IerfError(
+            f"these autoencoders were trained on different values ({', '.join(trained)}); say which: --values"
+        )
+    return asked or trained.pop()
+
+
+@contextmanager
+def _processes() -> Iterator[None]:
+    """All processes of torchrun together, where it runs."""
+    if int(os.environ.get("WORLD_SIZE", 1)) == 1:
+        yield
+        return
+    torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
+
+
+@contextmanager
+def _one_sentence() -> Iterator[None]:
+    """A mistake that the library explains: one line, status 1."""
+    try:
+        yield
+    except IerfError as error:
+        complain(error)
+        raise typer.Exit(FAILED) from None

@@ -1,0 +1,145 @@
+"""The page of concept cards."""
+
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import ierf
+from ierf.concepts import ClassShares, ConceptBank, ConceptTree, LayerConcepts
+from ierf.concepts.bank_plan import BankPlan, StoreRecord
+from ierf.report.concepts import chosen, save_concepts
+
+
+class Elements(HTMLParser):
+    """All start tags with their attributes."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.found.append((tag, dict(attributes)))
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.found if name == tag]
+
+
+def layer(name: str) -> LayerConcepts:
+    """Six concepts of three channels."""
+    torch.manual_seed(0)
+    return LayerConcepts(
+        name=name,
+        atoms=torch.randn(6, 3),
+        shift=torch.zeros(3),
+        shift_from="zero",
+        lam=0.25,
+        positive=False,
+        values="pre-activation",
+        map=(4, 4),
+        prefix_tokens=None,
+        extractor={"name": "bisecting"},
+        rows=90,
+        encoded=80,
+        l0_ratio=0.75,
+        relative_error=0.5,
+        frequencies=torch.tensor([0.1, 0.5, 0.3, 0.2, 0.4, 0.0]),
+        strengths=torch.full((6,), 0.7),
+        relevances=torch.tensor([0.5, 0.1, 0.1, 0.1, 0.15, 0.05]),
+        exemplars=torch.arange(18).view(6, 3),
+        cosines=torch.linspace(0.9, 0.5, 18).view(6, 3),
+        class_shares=ClassShares(
+            torch.tensor([0, 2, 2, 2, 2, 3, 3]), torch.tensor([1, 0, 9]), torch.tensor([0.75, 0.25, 1.0])
+        ),
+        tree=ConceptTree(torch.tensor([-1, 0, 0]), torch.ones(3).long(), torch.tensor([1, 2, 1, 1, 1, 1])),
+    )
+
+
+@pytest.fixture
+def bank(monkeypatch: pytest.MonkeyPatch) -> ConceptBank:
+    """Two layers of a bank whose pictures are plain colours."""
+    store = StoreRecord(None, 45, "", "srd", {}, {})
+    plan = BankPlan(
+        {"name": "a <model>"}, ("bee & wasp", "cup"), store, "bisecting", {}, 6, 0, 0.75, False, None, {}, ("a.0", "b")
+    )
+
+    def plain(self: ConceptBank, layer: str, concepts: list[int], n: int, model: None) -> list[list[Image.Image]]:
+        return [[Image.new("RGB", (8, 8), (40 * concept, 80 * i, 9)) for i in range(3)] for concept in concepts]
+
+    monkeypatch.setattr(ConceptBank, "pictures", plain)
+    return ConceptBank(plan, {"a.0": layer("a.0"), "b": layer("b")})
+
+
+def test_which_concepts(bank: ConceptBank) -> None:
+    concepts = bank.layer("b")
+    assert chosen(concepts, "frequency", 3) == [1, 4, 2]
+    assert chosen(concepts, "relevance", 2) == [0, 4]
+    one, other = (chosen(concepts, "random", 9, seed) for seed in (0, 1))
+    assert sorted(one) == sorted(other) == list(range(6))
+    assert one != other
+    assert one == chosen(concepts, "random", 9, 0)
+
+
+def test_the_page_and_its_pictures(bank: ConceptBank, tmp_path: Path) -> None:
+    page = save_concepts(bank, tmp_path / "page.html", order="relevance", limit=2).read_text()
+    elements = Elements(page)
+    cards = elements.all("article")
+    assert [card["id"] for card in cards] == ["a.0/0", "a.0/4", "b/0", "b/4"]
+    assert cards[0]["data-words"] == "0 #0 cup bee & wasp"
+    assert cards[1]["data-words"] == "4 #4 class 9"
+    pictures = elements.all("img")
+    assert len(pictures) == 4 * 3
+    for number, picture in enumerate(pictures):
+        assert picture["src"] is not None
+        assert picture["alt"] is not None
+        card, place = divmod(number, 3)
+        concept = (0, 4)[card % 2]
+        colour = np.asarray(Image.open(tmp_path / unquote(picture["src"])).convert("RGB")).mean((0, 1))
+        assert np.abs(colour - (40 * concept, 80 * place, 9)).max() < 12
+        cosine = bank.layer("b").cosines[concept, place]
+        assert (
+            picture["alt"]
+            == f"Exemplar {place + 1} of concept {concept} of {('a.0', 'b')[card // 2]}, cosine {cosine:.2f}"
+        )
+    assert "a &lt;model&gt;" in page
+    assert "<model>" not in page
+    assert "75.0 %" in page
+    assert "1.5 concepts to a PFV" in page
+
+
+def test_links_lead_to_cards_and_nothing_is_fetched(bank: ConceptBank, tmp_path: Path) -> None:
+    page = save_concepts(bank, tmp_path / "page.html", layers=["b"], limit=4).read_text()
+    elements = Elements(page)
+    anchors = {card["id"] for card in elements.all("article")}
+    links = [unquote((link["href"] or "")[1:]) for link in elements.all("a")]
+    assert links
+    assert set(links) <= anchors
+    assert not re.findall(r"https?://", page)
+    tabs = [button for button in elements.all("button") if button.get("role") == "tab"]
+    panels = [section["id"] for section in elements.all("section") if section.get("role") == "tabpanel"]
+    assert [tab["aria-controls"] for tab in tabs] == panels
+    assert elements.all("input")[0]["aria-label"]
+
+
+def test_neighbours_by_cosine_and_in_the_tree(bank: ConceptBank, tmp_path: Path) -> None:
+    page = save_concepts(bank, tmp_path / "page.html", layers=["b"], limit=6).read_text()
+    card = page.split('id="b/1"')[1].split("</article>")[0]
+    nearest = bank.layer("b").nearest(1, 4)
+    written = re.findall(r"#(\d+)</a> (-?\d\.\d\d)", card)
+    assert written == [(str(index), f"{cosine:.2f}") for index, cosine in nearest]
+    tree = card.split("in the tree:")[1]
+    assert [int(index) for index in re.findall(r">#(\d+)<", tree)] == [0, 2, 3, 4]
+
+
+def test_a_bank_without_pictures_is_an_error(tmp_path: Path) -> None:
+    store = StoreRecord(None, 45, "", "srd", {}, {})
+    plan = BankPlan({"name": "m"}, None, store, "bisecting", {}, 6, 0, 0.75, False, None, {}, ("b",))
+    with pytest.raises(ierf.IerfError, match="published without its store"):
+        save_concepts(ConceptBank(plan, {"b": layer("b")}), tmp_path / "page.html")
+    assert not (tmp_path / "page.html").exists()
