@@ -154,7 +154,7 @@ def concept_fidelity(
     sets: list[Concepts] = [one for opened in banks for one in of_bank(opened)]
     identity: dict[str, object] = {f"bank {i}": opened.plan.to_json() for i, opened in enumerate(banks)}
     if fitted is not None:
-        of_run = all_fitted(fitted)
+        of_run = all_fitted(fitted, names_of(layers))
         sets += of_fitted(of_run)
         identity["fitted"] = [one.facts for one in of_run]
     if not sets:

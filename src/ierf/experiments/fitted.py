@@ -195,11 +195,18 @@ def load_fitted(place: Path, wanted: Mapping[str, Any] | None = None) -> Fitted:
     return Fitted(settings["extractor"], settings["layer"], atoms, shift, origin, *known)
 
 
-def all_fitted(folder: Path) -> list[Fitted]:
-    """The concepts in the folder of a run, of its first seed, from the pixels on. Raises `IerfError` without any."""
-    everything = [load_fitted(path.parent) for path in (folder / FOLDER).glob(f"*/*/{_FILE}")]
+def all_fitted(folder: Path, layers: Sequence[str] | None = None) -> list[Fitted]:
+    """The concepts in the folder of a run, of its first seed, from the pixels on; `layers` None: of all.
+
+    Raises `IerfError` where there are none.
+    """
+    places = [path.parent for path in (folder / FOLDER).glob(f"*/*/{_FILE}")]
+    everything = [load_fitted(place) for place in places if layers is None or place.parent.name in layers]
     if not everything:
-        raise IerfError(f"{str(folder)!r} holds no fitted extractors; `ierf evaluate extractors --out` makes them")
+        of_layers = "" if layers is None else f" of {', '.join(layers)}"
+        raise IerfError(
+            f"{str(folder)!r} holds no fitted extractors{of_layers}; `ierf evaluate extractors --out` makes them"
+        )
     everything.sort(key=lambda one: (one.facts["layer number"], one.name, one.facts["extractor seed"]))
     found: dict[tuple[str, str], Fitted] = {}
     for one in everything:

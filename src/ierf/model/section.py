@@ -163,7 +163,9 @@ class _Cut(Following):
         return self._shapes[self._ordinal - 1]
 
     def _in_shapes(self, operation: Operation) -> Any:
-        name, func, args, kwargs, *_ = operation
+        name, func, args, kwargs, followed, *_ = operation
+        if name == "batch_norm":
+            return torch.empty_like(followed[0])
         args, kwargs = map_tensors(lambda t: t.detach().to("meta"), (args, kwargs))
         if name in ("cpu", "cuda"):
             return args[0]
