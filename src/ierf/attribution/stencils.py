@@ -3,8 +3,8 @@
 At an activation that every path passes, relevance is one scalar per position: whatever comes back is reduced to
 `R_j = ⟨a_j, g_j⟩`. Between two such layers the sharing ratios `μ_ij` are therefore plain numbers, a small window of
 them for each position (the stencil), and `R_i = Σ_j μ_ij R_j` no longer touches a channel. A stencil is read off by
-carrying relevance 1 from positions whose windows do not overlap, all at once; then any number of iERFs follows by
-sums over windows.
+carrying relevance 1 from positions whose windows do not overlap, all at once, or computed where the stretch is a single
+convolution; then any number of iERFs follows by sums over windows.
 """
 
 from collections.abc import Sequence
@@ -18,7 +18,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ierf.attribution.recorded import RecordedPass
+from ierf.rules.bias import Affine
 from ierf.rules.fields import Field
+from ierf.rules.primitives import inverse_square
+from ierf.rules.ratios import sharing_ratios
 from ierf.rules.window import Window
 
 NUMBERS = 1 << 26
@@ -39,6 +42,8 @@ class Stretch:
     """Size of the map of `before`."""
     positions: tuple[int, ...]
     """Size of the map of `after`."""
+    affine: Affine | None = None
+    """What lies between, where that is one convolution with its activation function."""
 
     @property
     def window(self) -> Window:
@@ -59,8 +64,8 @@ class Stretch:
 
     @property
     def passes(self) -> int:
-        """Backward passes through this stretch that read off its stencil."""
-        return prod(self.spacing)
+        """Backward passes through this stretch that read off its stencil, or work that is worth one."""
+        return 1 if self.affine is not None else prod(self.spacing)
 
     @property
     def _canvas(self) -> list[tuple[int, int]]:
@@ -90,8 +95,21 @@ def stretches(run: RecordedPass, start: int) -> list[Stretch] | None:
         fields = _relative(run.tape.fields(before), run.tape.fields(after))
         if fields is None or len(nodes[before].map_shape) != len(fields) or len(nodes[after].map_shape) != len(fields):
             return None
-        found.append(Stretch(before, after, fields, nodes[before].map_shape, nodes[after].map_shape))
+        one = _convolution(run, before, after)
+        found.append(Stretch(before, after, fields, nodes[before].map_shape, nodes[after].map_shape, one))
     return found[::-1]
+
+
+def _convolution(run: RecordedPass, before: int, after: int) -> Affine | None:
+    """The only operation between two layers but for the activation function; None if it is not a convolution."""
+    nodes = run.tape.nodes
+    if not nodes[after].scalar or len(nodes[after].parents) != 1:
+        return None
+    v = nodes[nodes[after].parents[0]]
+    affine = v.whole or v.affine
+    if affine is None or affine.window is None or set(affine.window.dilation) != {1} or type(affine) is not Affine:
+        return None
+    return affine if affine.a is nodes[before].used else None
 
 
 def _relative(before: tuple[Field, ...] | None, after: tuple[Field, ...] | None) -> tuple[Field, ...] | None:
@@ -116,6 +134,10 @@ def worth(run: RecordedPass, way: Sequence[Stretch], passes: int) -> bool:
 
 def stencil(run: RecordedPass, stretch: Stretch) -> Tensor:
     """The sharing ratios of a stretch, `(N, window, *positions)`."""
+    if stretch.affine is not None:
+        with torch.no_grad():
+            speaks = inverse_square(run.pfvs(stretch.after), 1) > 0
+            return speaks * sharing_ratios(stretch.affine, run.pfvs(run.tape.nodes[stretch.after].parents[0]))
     n = len(run.pfvs(0))
     ratios = run.pfvs(0).new_zeros(n, stretch.window.taps, *stretch.positions)
     spacing = stretch.spacing
@@ -139,7 +161,16 @@ def fields_by_stencils(run: RecordedPass, way: Sequence[Stretch], positions: Ten
         here: tuple[Any, ...] = (slice(None), torch.arange(len(some)), *some.unbind(1))
         maps[here] = 1
         for stretch, mu in zip(way, ratios, strict=True):
-            weighted = mu[:, None] * maps[:, :, None]
-            maps = stretch.spread(weighted.flatten(0, 1)).reshape(n, len(some), *stretch.size)
+            maps = spread(mu, stretch, maps)
         portions.append(maps)
     return torch.cat(portions, 1)
+
+
+def spread(ratios: Tensor, stretch: Stretch, maps: Tensor) -> Tensor:
+    """`R_i = Σ_j μ_ij R_j` for P maps of each sample, some at once: `(N, P, *positions)` -> `(N, P, *size)`."""
+    at_once = max(1, NUMBERS // (len(maps) * stretch.numbers))
+    parts = []
+    for some in torch.split(maps, at_once, 1):
+        weighted = ratios[:, None] * some[:, :, None]
+        parts.append(stretch.spread(weighted.flatten(0, 1)).reshape(*some.shape[:2], *stretch.size))
+    return torch.cat(parts, 1)

@@ -71,6 +71,8 @@ class Call:
     """Nodes that this operation uses as constants."""
     affine: Affine | None = None
     """What the rule leaves open for a batch-norm to fold."""
+    whole: Affine | None = None
+    """The affine operation that the output is of, with what the rule has folded."""
     folds: int | None = None
     """The node that the rule has folded into its output."""
 
@@ -250,6 +252,7 @@ class RuleMode(TorchFunctionMode):
             call.port,
             _gate_strength(call),
             call.affine,
+            call.whole,
             constant=call.constant or all(self.tape.nodes[k].constant for k in sources),
             channel_taken=axis == INDEXED_AWAY,
             view_of=sources[0] if call.name in _VIEWS and _same_memory(tensor, main.tensor) else None,

@@ -40,6 +40,8 @@ class Node:
     """How much this looks like a gate: 2 after a bounded activation, 1 after another, 0 otherwise."""
     affine: Affine | None = None
     """The operation behind a tensor whose bias is still open, because a batch-norm may follow and fold it."""
+    whole: Affine | None = None
+    """The convolution and what this batch-norm made of it, as one affine operation."""
     settled: Tensor | None = None
     """The tensor with its bias shared, once somebody other than a batch-norm has used it."""
     folded_into: int | None = None

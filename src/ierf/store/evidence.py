@@ -1,5 +1,5 @@
 """From a batch of photographs to PFVs, their relevance and their iERFs: one forward pass, one backward pass for all
-layers, and one more per layer for the iERFs."""
+layers, and at most one more per layer and draw for the iERFs."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ierf.attribution.joint_fields import joint_fields
 from ierf.attribution.passes import RelevancePass, relevance_pass, usual_method
 from ierf.attribution.srd import SRDPass
 from ierf.attribution.token_grid import TokenGrid
@@ -51,6 +52,10 @@ class Sample:
     """(N, P)."""
 
 
+Reduced = tuple[np.ndarray | None, np.ndarray | None]
+"""iERFs as bytes (N, P, h, w), and their scales (N, P)."""
+
+
 def sites(model: VisionModel, layers: Sequence[str], settings: Settings) -> list[Site]:
     """Where the layers are, and what will be kept of them, from one pass on noise.
 
@@ -84,21 +89,15 @@ def collect_batch(
         clock.lap("forward")
         maps = _relevances(run, found)
         clock.lap("relevance")
-        samples = {}
-        for site, relevance in zip(found, maps, strict=True):
-            taken = _taken(site, relevance, names, settings)
-            values = _values(run, site, taken)
-            clock.lap("sampling")
-            ierfs, scales = _ierfs(run, site, taken) if site.plan.ierf_size else (None, None)
-            clock.lap("iERFs")
-            samples[site.plan.name] = Sample(
-                values,
-                _positions(site, taken),
-                np.take_along_axis(relevance, taken, 1).astype(np.float32),
-                np.linalg.norm(values.astype(np.float64), axis=2).astype(np.float32),
-                ierfs,
-                scales,
-            )
+        taken = [_taken(site, relevance, names, settings) for site, relevance in zip(found, maps, strict=True)]
+        clock.lap("sampling")
+        ierfs = _ierfs(run, found, taken) if settings.ierf else [(None, None)] * len(found)
+        clock.lap("iERFs")
+        samples = {
+            site.plan.name: _sample(run, site, relevance, drawn, fields)
+            for site, relevance, drawn, fields in zip(found, maps, taken, ierfs, strict=True)
+        }
+        clock.lap("sampling")
         return samples, predictions
 
 
@@ -170,6 +169,17 @@ def _taken(
     return np.stack([draw(of_image, count, key) for of_image, key in zip(weights, keys, strict=True)])
 
 
+def _sample(run: RelevancePass, site: Site, relevance: np.ndarray, taken: np.ndarray, ierfs: Reduced) -> Sample:
+    values = _values(run, site, taken)
+    return Sample(
+        values,
+        _positions(site, taken),
+        np.take_along_axis(relevance, taken, 1).astype(np.float32),
+        np.linalg.norm(values.astype(np.float64), axis=2).astype(np.float32),
+        *ierfs,
+    )
+
+
 def _values(run: RelevancePass, site: Site, taken: Int[np.ndarray, "N P"]) -> Float[np.ndarray, "N P C"]:
     pfvs = run.tape.settle(site.source).detach().movedim(run.tape.nodes[site.node].axis, -1).flatten(1, -2)
     index = _full(site, torch.from_numpy(taken).to(pfvs.device))
@@ -186,28 +196,34 @@ def _full(site: Site, taken: Int[Tensor, "N P"]) -> Int[Tensor, "N P"]:
     return taken if site.grid is None else taken + site.grid.prefix
 
 
-def _ierfs(run: RelevancePass, site: Site, taken: Int[np.ndarray, "N P"]) -> tuple[np.ndarray, np.ndarray]:
-    """One backward pass for each of an image's draws: relevance 1 at every sample's own position."""
-    assert site.plan.ierf_size is not None
-    pfvs = run.pfvs(site.node)
+def _ierfs(run: RelevancePass, found: Sequence[Site], taken: Sequence[Int[np.ndarray, "N P"]]) -> list[Reduced]:
+    """From relevance 1 at every draw's own position: the pixels of all layers together, patches one by one."""
+    hot = {site.node: _hot(run, site, of_site) for site, of_site in zip(found, taken, strict=True)}
+    pixels = {site.node: hot[site.node] for site in found if site.pixels_grid is None}
+    fields = joint_fields(run, pixels) if pixels else {}
+    whole = (fields[site.node] if site.node in fields else _on_patches(run, site, hot[site.node]) for site in found)
+    return [_reduced(maps, site) for maps, site in zip(whole, found, strict=True)]
+
+
+def _hot(run: RelevancePass, site: Site, taken: Int[np.ndarray, "N P"]) -> Float[Tensor, "N P *map"]:
+    pfvs, entry = run.pfvs(site.node), run.tape.nodes[site.node]
     index = _full(site, torch.from_numpy(taken).to(pfvs.device))
+    hot = pfvs.new_zeros(*index.shape, entry.positions).scatter_(2, index[..., None], 1)
+    return hot.view(*index.shape, *entry.map_shape)
+
+
+def _on_patches(run: RelevancePass, site: Site, hot: Float[Tensor, "N P *map"]) -> Float[Tensor, "N P h w"]:
+    """`‖R_q‖₂` of each patch's token (Sec. III-D), by one backward pass for each of an image's draws."""
+    assert site.pixels_grid is not None
     maps = []
-    for one in index.unbind(1):
-        hot = pfvs.new_zeros(len(pfvs), run.tape.nodes[site.node].positions).scatter_(1, one[:, None], 1)
-        start = run.cotangent(site.node, hot.view(len(pfvs), *run.tape.nodes[site.node].map_shape))
-        maps.append(reduced(_carried(run, site, start), site.plan.ierf_size))
-    stacked = torch.stack(maps, 1)
-    small, scale = quantised(stacked.flatten(0, 1))
-    return (
-        small.view(stacked.shape).cpu().numpy(),
-        scale.view(stacked.shape[:2]).cpu().numpy(),
-    )
+    for one in hot.unbind(1):
+        (gradient,) = run.back(site.node, run.cotangent(site.node, one), [site.pixels])
+        tokens = (gradient * run.pfvs(site.pixels)).norm(dim=run.tape.nodes[site.pixels].axis)
+        maps.append(site.pixels_grid.to_map(tokens))
+    return torch.stack(maps, 1)
 
 
-def _carried(run: RelevancePass, site: Site, start: Tensor) -> Float[Tensor, "N H W"]:
-    """The iERF from a gradient at a layer: relevance of the pixels, or `‖R_q‖₂` of each patch's token (Sec. III-D)."""
-    if site.pixels_grid is None:
-        return run.carry(site.node, start, [site.pixels])[0].float()
-    (gradient,) = run.back(site.node, start, [site.pixels])
-    tokens = (gradient * run.pfvs(site.pixels)).norm(dim=run.tape.nodes[site.pixels].axis)
-    return site.pixels_grid.to_map(tokens).float()
+def _reduced(maps: Float[Tensor, "N P H W"], site: Site) -> Reduced:
+    assert site.plan.ierf_size is not None
+    small, scale = quantised(reduced(maps.float().flatten(0, 1), site.plan.ierf_size))
+    return small.view(*maps.shape[:2], *small.shape[1:]).cpu().numpy(), scale.view(maps.shape[:2]).cpu().numpy()

@@ -32,7 +32,8 @@ def batch_norm(mode: BiasMode, call: Call) -> Tensor:
     else:
         z = F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
     if affine is not None:
-        return affine.folded(scale, shift).share(z)
+        call.whole = affine.folded(scale, shift)
+        return call.whole.share(z)
     return shifted(mode, call, z, x, shift.view(along_channels))
 
 
