@@ -16,7 +16,7 @@ DEMO := $(VENV)/.installed-demo
 DEV := $(VENV)/.installed
 DOCS := $(VENV)/.installed-docs
 
-.PHONY: help demo test lint bench docs clean
+.PHONY: help demo test lint bench docs page clean
 
 help: ## list the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-6s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ bench: $(DEV) ## run the benchmarks on the development data (IERF_SHARED=../shar
 docs: $(DOCS) ## build the documentation into site/
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 	@echo "documentation: site/index.html"
+
+page: ## build the interactive graph page from web/ (needs Node 20.19 or newer; the built page is in the repository)
+	@cd web && npm ci --no-audit --no-fund && npm run build
 
 clean: ## remove reports, built documentation and caches (.venv stays)
 	@rm -rf site dist build ierf-report .pytest_cache .ruff_cache .mypy_cache .hypothesis

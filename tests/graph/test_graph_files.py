@@ -1,7 +1,10 @@
 """Graphs as files: JSON that loads again equal, the format of attribution graphs, pictures."""
 
 import json
+import re
 import xml.etree.ElementTree as ElementTree
+import zlib
+from base64 import b64decode
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +17,10 @@ from PIL import Image
 from ierf.errors import IerfError
 from ierf.graph.cells import Cells
 from ierf.graph.concept_graph import ConceptGraph
+from ierf.graph.facts import ConceptFacts
 from ierf.graph.neuronpedia import to_neuronpedia
 from ierf.graph.thumbnails import lossless
+from ierf.graph.words import left_out
 
 
 def _illustrated() -> ConceptGraph:
@@ -23,8 +28,9 @@ def _illustrated() -> ConceptGraph:
     random = np.random.default_rng(0)
     photo = lossless(Image.fromarray(random.integers(0, 256, (32, 32, 3), dtype=np.uint8)))
     cells = Cells.of(torch.randn(8, 8, generator=torch.Generator().manual_seed(0)))
+    facts = ConceptFacts(0.25, 1.5, 0.125, (("tabby", 0.75),), ((3, 0.5),), (0.75, 0.5, 0.25))
     nodes = tuple(
-        replace(node, map=cells, ierf=cells, exemplars=(photo,) * 3) if node.kind == "concept" else node
+        replace(node, map=cells, ierf=cells, exemplars=(photo,) * 3, facts=facts) if node.kind == "concept" else node
         for node in whole.nodes
     )
     return replace(whole, nodes=nodes, view=photo)
@@ -111,8 +117,26 @@ def test_the_picture_shows_every_node_and_edge_once(tmp_path: Path) -> None:
 
 
 def test_the_page_fetches_nothing_and_says_what_is_left_out(tmp_path: Path) -> None:
-    text = replace(_illustrated(), photo="<script>alert(1)</script>").save(tmp_path / "graph.html").read_text()
-    assert "<script" not in text
-    assert "https://" not in text.replace("http://www.w3.org/2000/svg", "")
-    assert "What it leaves out" in text
-    assert "completeness error" in text
+    made = replace(_illustrated(), photo="<script>alert(1)</script>")
+    text = made.save(tmp_path / "graph.html", single_file=True).read_text(encoding="utf-8")
+    assert text.count("<script") == 2
+    assert not re.findall(r"(?:src|href)=\S{0,2}https?:|@import|url\(", text)
+    data = json.loads(text.partition('id="data">')[2].partition("</script>")[0])
+    assert data["title"].startswith("<script>alert(1)</script>: ")
+    assert data["leftOut"] == left_out(made)
+    assert not list(tmp_path.glob("*_pictures"))
+
+
+def test_a_page_has_the_cells_of_all_maps_in_one_block(tmp_path: Path) -> None:
+    made = _illustrated()
+    text = made.save(tmp_path / "graph.html").read_text(encoding="utf-8")
+    data = json.loads(text.partition('id="data">')[2].partition("</script>")[0])
+    block = zlib.decompress(b64decode(data["cells"]))
+    nodes = {node["id"]: node for node in data["graphs"][0]["nodes"]}
+    for node in made.nodes:
+        for cells, at in ((node.map, nodes[node.id]["map"]), (node.ierf, nodes[node.id]["ierf"])):
+            assert (cells is None) == (at is None)
+            if cells is not None:
+                assert block[at["start"] : at["start"] + at["rows"] * at["columns"]] == cells.content
+        for address, content in zip(nodes[node.id]["exemplars"], node.exemplars, strict=True):
+            assert (tmp_path / address).read_bytes() == content

@@ -50,6 +50,9 @@ def graph(
     out: Annotated[
         Path, typer.Option("--out", "-o", metavar="FILE", help="What to write: .html, .svg, or .json that loads again.")
     ] = Path("graph.html"),
+    single_file: Annotated[
+        bool, typer.Option("--single-file", help="Put all pictures into the page, not into a folder beside it.")
+    ] = False,
 ) -> None:
     """Draw the concept graph of a photograph: which concepts made its classes, and what made them.
 
@@ -73,15 +76,15 @@ def graph(
         raise IerfError("choose one of --diagnose and --compare")
     options: dict[str, Any] = {"layers": names, "steps": steps, "seed": seed}
     if diagnose:
-        _diagnose(vision_model, concepts, files, (true, predicted), keep, out, options)
+        _diagnose(vision_model, concepts, files, (true, predicted), (keep, single_file), out, options)
     elif compare:
-        _compare(vision_model, concepts, files, classes or None, keep, out, options)
+        _compare(vision_model, concepts, files, classes or None, (keep, single_file), out, options)
     else:
         one = files[0] if len(files) == 1 else files
         made = ConceptGraph.build(vision_model, concepts, one, classes or None, keep=keep, **options)
         for text in left_out(made):
             say(text)
-        say_path(made.save(out))
+        say_path(made.save(out, single_file))
 
 
 def _diagnose(
@@ -89,7 +92,7 @@ def _diagnose(
     bank: "ConceptBank",
     files: Sequence[Path],
     classes: tuple[str | None, str | None],
-    keep: float,
+    saving: tuple[float, bool],
     out: Path,
     options: dict[str, Any],
 ) -> None:
@@ -101,7 +104,7 @@ def _diagnose(
     found = diagnose(model, bank, files[0], classes[0], predicted, **options)
     for text in (*found.summary(), *found.checks()):
         say(text)
-    say_path(found.save(out, keep))
+    say_path(found.save(out, *saving))
 
 
 def _compare(
@@ -109,7 +112,7 @@ def _compare(
     bank: "ConceptBank",
     files: Sequence[Path],
     classes: list[str] | None,
-    keep: float,
+    saving: tuple[float, bool],
     out: Path,
     options: dict[str, Any],
 ) -> None:
@@ -121,7 +124,7 @@ def _compare(
     found = compare_photographs(model, bank, files[0], files[1], classes, **options)
     for text in (*map(sentence, found.nodes[:SHOWN]), *map(sentence, found.edges[:SHOWN])):
         say(text)
-    say_path(save_comparison(found, out, keep))
+    say_path(save_comparison(found, out, *saving))
 
 
 def _prediction(model: VisionModel, file: Path) -> int:

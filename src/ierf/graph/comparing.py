@@ -1,7 +1,6 @@
 """Comparing what two photographs do in one network: both graphs on the same concepts, and a page of what differs."""
 
-from collections.abc import Iterable, Sequence
-from html import escape
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,8 +13,7 @@ from ierf.graph.compare import Change, Comparison, compare
 from ierf.graph.concept_graph import ConceptGraph
 from ierf.graph.edge import Edge
 from ierf.graph.node import Node
-from ierf.graph.page import document, figures, notes, picture
-from ierf.graph.saving import write_text
+from ierf.graph.page import Finding, save_page
 from ierf.model import VisionModel, as_vision_model, evaluating
 from ierf.model.images import ImageLike
 
@@ -49,24 +47,23 @@ def compare_photographs(
     return compare(first, second)
 
 
-def save_comparison(comparison: Comparison, path: Path, keep: float = 0.8) -> Path:
-    """A page with both graphs, pruned to `keep` for the eye, and the largest changes.
+def save_comparison(comparison: Comparison, path: Path, keep: float = 0.8, single_file: bool = False) -> Path:
+    """A page with both graphs in one layout, at first with the edges that carry `keep` of the flow in either.
 
     Raises `IerfError` for another suffix than ".html".
     """
     if path.suffix != ".html":
         raise IerfError(f"a comparison is saved as .html, not as {path.name!r}")
-    sides = "".join(
-        f"<div><h2>{escape(graph.photo)}: {escape(_most_probable(graph))}</h2>{picture(graph.pruned(keep))}</div>"
-        for graph in (comparison.before, comparison.after)
+    before, after = comparison.before, comparison.after
+    return save_page(
+        path,
+        before,
+        after,
+        single_file=single_file,
+        title=f"{before.photo}: {_most_probable(before)} → {after.photo}: {_most_probable(after)}",
+        findings=_findings(comparison),
+        start=f"side=change&edges={keep:g}",
     )
-    title = f"{comparison.before.photo} and {comparison.after.photo}"
-    body = (
-        f"<h1>{escape(title)}</h1><section class='sides'>{sides}</section>"
-        f"<section><h2>Concepts that changed</h2>{_nodes(comparison)}</section>"
-        f"<section><h2>Edges that changed</h2>{_edges(comparison.edges[:SHOWN])}</section>{notes(comparison.after)}"
-    )
-    return write_text(path, document(title, body))
 
 
 def sentence(change: Change[Node] | Change[Edge]) -> str:
@@ -86,15 +83,8 @@ def _most_probable(graph: ConceptGraph) -> str:
     return f"{node.label} {node.activation:.1%}"
 
 
-def _nodes(comparison: Comparison) -> str:
-    graphs = {"vanished": comparison.before}
-    cards = (
-        f"<li><div class='row'>{figures(graphs.get(change.status, comparison.after), change.item)}</div>"
-        f"<p>{escape(sentence(change))}</p></li>"
-        for change in comparison.nodes[:SHOWN]
-    )
-    return f"<ul class='concepts'>{''.join(cards)}</ul>"
-
-
-def _edges(changes: Iterable[Change[Edge]]) -> str:
-    return "".join(f"<p>{escape(sentence(change))}</p>" for change in changes)
+def _findings(comparison: Comparison) -> list[Finding]:
+    """The largest changes of concepts, then those of edges."""
+    nodes = [Finding(sentence(change), (change.name,)) for change in comparison.nodes[:SHOWN]]
+    edges = [Finding(sentence(change), (change.item.source, change.item.target)) for change in comparison.edges[:SHOWN]]
+    return nodes + edges

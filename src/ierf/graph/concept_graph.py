@@ -124,14 +124,15 @@ class ConceptGraph:
             settings={**self.settings, "keep": keep},
         )
 
-    def save(self, path: str | Path) -> Path:
-        """Write the graph as ".json" (whole, loads again equal), ".html" or ".svg" (a picture).
+    def save(self, path: str | Path, single_file: bool = False) -> Path:
+        """Write the graph as ".json" (whole, loads again equal), ".html" (an interactive page) or ".svg" (a picture).
 
+        A page's exemplars lie in the folder NAME_pictures beside it, or inside with `single_file`.
         Raises `IerfError` for another suffix.
         """
         from ierf.graph.saving import save
 
-        return save(self, Path(path))
+        return save(self, Path(path), single_file)
 
     @classmethod
     def load(cls, path: str | Path) -> "ConceptGraph":

@@ -5,7 +5,6 @@ Source: arXiv 2605.00474, section VI-E.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,8 +15,7 @@ from ierf.graph.building import build
 from ierf.graph.concept_graph import ConceptGraph
 from ierf.graph.interventions import intervene
 from ierf.graph.node import Node
-from ierf.graph.page import document, figures, notes, picture
-from ierf.graph.saving import write_text
+from ierf.graph.page import Finding, save_page
 from ierf.model import VisionModel, as_vision_model
 from ierf.model.images import ImageLike
 
@@ -82,15 +80,32 @@ class Diagnosis:
             for culprit in self.culprits
         ]
 
-    def save(self, path: str | Path, keep: float = 0.8) -> Path:
-        """A page with both routes, the concepts that made the difference, and what the graph leaves out.
+    def save(self, path: str | Path, keep: float = 0.8, single_file: bool = False) -> Path:
+        """A page of the difference of both classes, with the concepts that made it and what the graph leaves out.
 
         Raises `IerfError` for another suffix than ".html".
         """
         path = Path(path)
         if path.suffix != ".html":
             raise IerfError(f"a diagnosis is saved as .html, not as {path.name!r}")
-        return write_text(path, _page(self, keep))
+        predicted, true = (node.label for node in self.graph.classes)
+        culprits = zip(self.checks(), self.culprits, strict=True)
+        findings = [
+            *map(Finding, self.summary()),
+            *(Finding(text, (culprit.node.id,)) for text, culprit in culprits),
+            *(
+                Finding(f"In {layer} the routes overlap by {share:.0%}.")
+                for layer, share in zip(reversed(self.graph.layers), reversed(self.overlaps), strict=True)
+            ),
+        ]
+        return save_page(
+            path,
+            self.graph,
+            single_file=single_file,
+            title=f"{self.graph.photo}: {predicted}, not {true}",
+            findings=findings,
+            start=f"mode=difference&edges={keep:g}",
+        )
 
 
 def diagnose(
@@ -139,29 +154,3 @@ def _differing(row: Sequence[Node], count: int) -> list[Node]:
     """The concepts that raise the margin most."""
     concepts = [node for node in row if node.kind == "concept" and _margin(node) > 0]
     return sorted(concepts, key=lambda node: -_margin(node))[:count]
-
-
-def _page(diagnosis: Diagnosis, keep: float) -> str:
-    graph = diagnosis.graph
-    predicted, true = graph.classes
-    routes = "".join(
-        f"<div><h2>How it becomes {escape(node.label)}</h2>{picture(graph.pruned(keep, [node.index]))}</div>"
-        for node in (predicted, true)
-    )
-    found = "".join(f"<p>{escape(text)}</p>" for text in diagnosis.summary())
-    overlaps = "".join(
-        f"<tr><td>{escape(layer)}</td><td>{share:.0%}</td></tr>"
-        for layer, share in zip(reversed(graph.layers), reversed(diagnosis.overlaps), strict=True)
-    )
-    concepts = "".join(
-        f"<li><div class='row'>{figures(graph, culprit.node)}</div><p><code>{escape(culprit.node.id)}</code> "
-        f"claimed {culprit.claimed:+.2f}, lost {culprit.lost:+.2f}</p></li>"
-        for culprit in diagnosis.culprits
-    )
-    title = f"{graph.photo}: {predicted.label}, not {true.label}"
-    body = (
-        f"<h1>{escape(title)}</h1><section>{found}</section><section class='sides'>{routes}</section>"
-        f"<section><h2>The concepts that made the difference</h2><ul class='concepts'>{concepts}</ul></section>"
-        f"<section><h2>How much the routes overlap</h2><table>{overlaps}</table></section>{notes(graph)}"
-    )
-    return document(title, body)

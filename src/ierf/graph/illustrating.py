@@ -14,6 +14,7 @@ from ierf.attribution.targets import Relevance
 from ierf.errors import IerfError
 from ierf.graph.cells import Cells
 from ierf.graph.concept_graph import ConceptGraph
+from ierf.graph.facts import ConceptFacts
 from ierf.graph.node import Node
 from ierf.graph.photographs import Opened
 from ierf.graph.taking import Layers, Taken
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from ierf.concepts import ConceptBank
 
 EXEMPLARS = 10
+_CLASSES = 6
+_NEAREST = 5
 _AT_ONCE = 16
 
 
@@ -35,7 +38,9 @@ def illustrated(
     for layer in graph.layers:
         concepts = [node for node in graph.row(layer) if node.kind == "concept"]
         for node in concepts:
-            nodes[node.id] = replace(node, exemplars=exemplars(bank, layer, node.index))
+            nodes[node.id] = replace(
+                node, exemplars=exemplars(bank, layer, node.index), facts=facts(bank, layer, node.index)
+            )
         if taken is not None and concepts:
             for node, *cells in _grounded(model, photos.x(0), taken[layer], concepts):
                 nodes[node.id] = replace(nodes[node.id], map=cells[0], ierf=cells[1])
@@ -47,6 +52,20 @@ def exemplars(bank: "ConceptBank", layer: str, concept: int) -> tuple[bytes, ...
     with suppress(IerfError):
         return tuple(map(encoded, bank.exemplar_pictures(layer, concept, EXEMPLARS)))
     return ()
+
+
+def facts(bank: "ConceptBank", layer: str, concept: int) -> ConceptFacts:
+    """What the bank knows of a concept."""
+    known = bank.layer(layer)
+    shares = list(known.class_shares.of(concept).items())[:_CLASSES]
+    return ConceptFacts(
+        frequency=float(known.frequencies[concept]),
+        strength=float(known.strengths[concept]),
+        relevance=float(known.relevances[concept]),
+        classes=tuple((bank.label(label), share) for label, share in shares),
+        nearest=tuple(known.nearest(concept, _NEAREST)),
+        cosines=tuple(known.cosines[concept, :EXEMPLARS].tolist()),
+    )
 
 
 def _grounded(

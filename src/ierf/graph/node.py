@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ierf.graph.cells import Cells
+from ierf.graph.facts import ConceptFacts
 
 Kind = Literal["class", "concept", "residual"]
 
@@ -37,6 +38,8 @@ class Node:
     """The pixels that caused it there."""
     exemplars: tuple[bytes, ...] = ()
     """PNG files: the parts of photographs whose PFVs point most nearly where the concept points."""
+    facts: ConceptFacts | None = None
+    """What the bank knows of the concept; None for other nodes and without pictures."""
 
     @property
     def id(self) -> str:

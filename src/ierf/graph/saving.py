@@ -6,17 +6,21 @@ from pathlib import Path
 from ierf.errors import IerfError, UnknownNameError
 from ierf.graph.concept_graph import ConceptGraph
 from ierf.graph.drawing import svg
-from ierf.graph.page import page
+from ierf.graph.page import save_page
 from ierf.graph.schema import from_json, to_json
+from ierf.graph.writing import write
 
 SUFFIXES = (".json", ".html", ".svg")
 
 
-def save(graph: ConceptGraph, path: Path) -> Path:
+def save(graph: ConceptGraph, path: Path, single_file: bool) -> Path:
     """The graph in the form that the suffix names; folders are made."""
     if path.suffix not in SUFFIXES:
         raise UnknownNameError("form of a graph", path.suffix or str(path), SUFFIXES)
-    return write_text(path, _content(graph, path.suffix))
+    if path.suffix == ".html":
+        return save_page(path, graph, single_file=single_file)
+    text = svg(graph) if path.suffix == ".svg" else json.dumps(to_json(graph), indent=1, allow_nan=False)
+    return write(path, text.encode())
 
 
 def load(path: Path) -> ConceptGraph:
@@ -28,19 +32,3 @@ def load(path: Path) -> ConceptGraph:
     except ValueError:
         raise IerfError(f"{str(path)!r} is not a concept graph: it is not JSON") from None
     return from_json(content, str(path))
-
-
-def write_text(path: Path, content: str) -> Path:
-    """Put the text at `path`; missing folders are made. Raises `IerfError` with the reason where that fails."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content, encoding="utf-8")
-    except OSError as error:
-        raise IerfError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
-    return path
-
-
-def _content(graph: ConceptGraph, suffix: str) -> str:
-    if suffix == ".json":
-        return json.dumps(to_json(graph), indent=1, allow_nan=False)
-    return svg(graph) if suffix == ".svg" else page(graph)

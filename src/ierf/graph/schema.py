@@ -10,6 +10,7 @@ from ierf.graph.account import LayerAccount
 from ierf.graph.cells import Cells
 from ierf.graph.concept_graph import ConceptGraph
 from ierf.graph.edge import Edge
+from ierf.graph.facts import ConceptFacts
 from ierf.graph.node import Node
 
 FORMAT = "ierf-concept-graph"
@@ -63,6 +64,7 @@ def _node(node: Node) -> dict[str, Any]:
         "map": _cells(node.map),
         "ierf": _cells(node.ierf),
         "exemplars": list(map(_text, node.exemplars)),
+        "facts": None if node.facts is None else asdict(node.facts),
     }
 
 
@@ -75,8 +77,16 @@ def _read_node(content: Mapping[str, Any]) -> Node:
             "map": _read_cells(content["map"]),
             "ierf": _read_cells(content["ierf"]),
             "exemplars": tuple(map(b64decode, content["exemplars"])),
+            "facts": _read_facts(content.get("facts")),
         }
     )
+
+
+def _read_facts(content: Mapping[str, Any] | None) -> ConceptFacts | None:
+    if content is None:
+        return None
+    pairs = {name: tuple(map(tuple, content[name])) for name in ("classes", "nearest")}
+    return ConceptFacts(**{**content, **pairs, "cosines": tuple(content["cosines"])})
 
 
 def _read_account(content: Mapping[str, Any]) -> LayerAccount:

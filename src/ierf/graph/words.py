@@ -41,13 +41,3 @@ def left_out(graph: ConceptGraph) -> list[str]:
             f"(p > {SIGNIFICANT}); they are dashed."
         )
     return said
-
-
-READING = (
-    "Each row is a layer, the classes above, the pixels’ side below. A card is a concept: on the left photographs "
-    "where it is strongest, on the right where it is in this photograph. The bars say how much it matters to each "
-    "class; to the right speaks for the class, to the left against.",
-    "An edge says how much a concept matters to one of the next layer: wide is much, orange speaks for it, blue "
-    "against. Edges are scaled by the strongest of each pair of layers. They are attributions, not proofs of cause: "
-    "ierf.graph.intervene removes a concept and runs the network on.",
-)

@@ -1,0 +1,213 @@
+/** The graph as SVG, in three layers: edges, dimmed as a whole when some are lit; those; cards. So pointing redraws little. */
+
+import { select, type Selection } from "d3-selection";
+import { linkVertical } from "d3-shape";
+import { CARD, ends, layOut, type Layout } from "./layout";
+import { edgeAt } from "./pick";
+import { somewhere, type SceneNode } from "./scene";
+import type { Store } from "./store";
+import type { Focus } from "./state";
+import { edgesOf, type Drawn } from "./view";
+import { described, layerName, nameOf, percent, shortened } from "./words";
+
+const PICTURE = 64;
+const INSET = (CARD.width - PICTURE) / 2;
+const CLASS_COLOURS = 4;
+const LEAST = 0.6;
+
+type Group = Selection<SVGGElement, unknown, null, undefined>;
+const curve = linkVertical<{ source: [number, number]; target: [number, number] }, [number, number]>();
+
+export interface Drawing {
+  layout: Layout;
+  /** The layers, from below. */
+  parts: SVGSVGElement[];
+  focusOn: (id: string) => void;
+}
+
+export function drawGraph(stage: HTMLElement, store: Store): Drawing {
+  const { scene } = store;
+  const layout = layOut(scene);
+  const below = svgIn(stage, "edges", layout).attr("aria-hidden", "true");
+  const between = svgIn(stage, "lit", layout).attr("aria-hidden", "true");
+  const above = svgIn(stage, "cards", layout).attr("role", "group").attr("aria-label", "Nodes of the graph");
+  const edges: Group = below.append("g");
+  const lit: Group = between.append("g");
+  const labels: Group = above.append("g");
+  const cards: Group = above.append("g");
+  const elements = new Map<string, SVGGElement>();
+  for (const node of scene.rows.flat()) elements.set(node.id, card(cards, node, layout, store));
+
+  const scale = () => store.state.scale * fitting(stage, layout);
+  const update = () => {
+    resize(stage, [below, between, above], layout, scale());
+    curves(edges, store.view.edges, layout, false);
+    rows(labels, store, layout);
+    updateCards(elements, store);
+    light();
+  };
+  const light = () => {
+    const some = edgesOf(scene, store.view, store.focus);
+    curves(lit, some, layout, true);
+    below.classed("dimmed", some.length > 0);
+    mark(elements, some, store);
+  };
+  const under = (event: MouseEvent): Focus | null => {
+    const id = (event.target as Element).closest<SVGGElement>(".node")?.dataset["node"];
+    if (id) return { kind: "node", id };
+    const box = stage.getBoundingClientRect();
+    const [x, y] = [(event.clientX - box.left) / scale(), (event.clientY - box.top) / scale()];
+    const found = edgeAt(store.view.edges, layout, x, y)?.edge;
+    return found ? { kind: "edge", source: found.source.id, target: found.target.id } : null;
+  };
+  stage.addEventListener("pointermove", (event) => store.point(under(event)));
+  stage.addEventListener("pointerleave", () => store.point(null));
+  stage.addEventListener("click", (event) => store.change({ focus: under(event) }));
+  store.onChange(update);
+  addEventListener("resize", update);
+  store.onHover(light);
+  update();
+  return {
+    layout,
+    parts: [below, between, above].map((part) => part.node() as SVGSVGElement),
+    focusOn: (id) => elements.get(id)?.focus({ preventScroll: false }),
+  };
+}
+
+function svgIn(stage: HTMLElement, name: string, layout: Layout): Selection<SVGSVGElement, unknown, null, undefined> {
+  return select(stage).append("svg").attr("class", name).attr("viewBox", `0 0 ${layout.width} ${layout.height}`);
+}
+
+/** By how much a wide graph is made smaller to be seen whole, as long as it can be read. */
+const fitting = (stage: HTMLElement, layout: Layout): number =>
+  Math.min(1, Math.max(LEAST, (stage.parentElement?.clientWidth ?? 0) / layout.width));
+
+function resize(
+  stage: HTMLElement,
+  parts: Selection<SVGSVGElement, unknown, null, undefined>[],
+  layout: Layout,
+  scale: number,
+): void {
+  stage.style.width = `${layout.width * scale}px`;
+  stage.style.height = `${layout.height * scale}px`;
+  for (const part of parts) part.attr("width", layout.width * scale).attr("height", layout.height * scale);
+}
+
+function curves(group: Group, drawn: readonly Drawn[], layout: Layout, strong: boolean): void {
+  group
+    .selectAll<SVGPathElement, Drawn>("path")
+    .data(drawn, (each) => each.edge.key)
+    .join("path")
+    .attr("class", (each) => `edge ${each.colour}${each.doubtful ? " doubtful" : ""}`)
+    .attr("d", (each) => {
+      const at = ends(each.edge, layout);
+      return at ? curve(at) : null;
+    })
+    .attr("stroke-width", (each) => (strong ? Math.max(1.6, each.width) : each.width).toFixed(2))
+    .attr("stroke-opacity", (each) => (strong ? 1 : each.opacity).toFixed(3))
+    .order();
+}
+
+function rows(group: Group, store: Store, layout: Layout): void {
+  const { scene, view } = store;
+  const lines = scene.layers.flatMap((layer, i) => {
+    const y = (layout.tops.get(layer) ?? 0) + 30;
+    const flow = (kind: SceneNode["kind"]) =>
+      (scene.rows[i] ?? []).reduce((sum, n) => sum + (n.kind === kind ? (view.kept.flow.nodes.get(n.id) ?? 0) : 0), 0);
+    const account = scene.graphs[view.side]?.accounts.find((each) => each.layer === layer);
+    const texts = account
+      ? [`${percent(flow("concept"))} of the flow`, `${percent(flow("residual"))} to the residual`,
+          `${percent(account.residual_share)} not covered`]
+      : [];
+    return [
+      { key: layer, y, text: shortened(layerName(layer), 20), kind: "layer" },
+      ...texts.map((text, j) => ({ key: `${layer} ${j}`, y: y + 18 + 15 * j, text, kind: "soft" })),
+    ];
+  });
+  group
+    .selectAll<SVGTextElement, (typeof lines)[number]>("text")
+    .data(lines, (line) => line.key)
+    .join("text")
+    .attr("class", (line) => line.kind)
+    .attr("x", 12)
+    .attr("y", (line) => line.y)
+    .text((line) => line.text);
+}
+
+function card(group: Group, node: SceneNode, layout: Layout, store: Store): SVGGElement {
+  const box = layout.boxes.get(node.id) ?? { x: 0, y: 0, ...CARD };
+  const made = group
+    .append("g")
+    .attr("class", `node ${node.kind}`)
+    .attr("data-node", node.id)
+    .attr("role", "button")
+    .attr("tabindex", -1)
+    .attr("transform", `translate(${box.x.toFixed(1)} ${box.y})`);
+  made.append("rect").attr("class", "card").attr("width", box.width).attr("height", box.height).attr("rx", 8);
+  const version = somewhere(node, 0);
+  if (node.kind === "concept") {
+    const frame = made.append(version.thumbnail ? "image" : "rect").attr("x", INSET).attr("y", 6);
+    frame.attr("width", PICTURE).attr("height", PICTURE);
+    if (version.thumbnail) frame.attr("href", version.thumbnail);
+    else frame.attr("class", "empty");
+  }
+  const lines = { class: [26, 44], concept: [82, 0], residual: [30, 46] }[node.kind];
+  made.append("text").attr("class", "name").attr("x", box.width / 2).attr("y", lines[0] ?? 0);
+  made.append("text").attr("class", "soft middle").attr("x", box.width / 2).attr("y", lines[1] ?? 0);
+  const bars = made.append("g").attr("class", "bars");
+  const places = node.kind === "class" ? [scene(store).indexOf(node)] : scene(store).map((_, place) => place);
+  for (const place of places) bars.append("rect").attr("class", `c${place % CLASS_COLOURS}`);
+  if (node.kind !== "class") bars.append("path").attr("class", "axis").attr("d", `M${box.width / 2} 86V98`);
+  return made.node() as SVGGElement;
+}
+
+const scene = (store: Store): SceneNode[] => store.scene.classes;
+
+function updateCards(elements: Map<string, SVGGElement>, store: Store): void {
+  const { view, state, notes } = store;
+  for (const [id, element] of elements) {
+    const node = store.scene.nodes.get(id) as SceneNode;
+    const version = node.versions[view.side];
+    const chosen = select(element)
+      .attr("aria-label", described(store.scene, node, view.side, notes))
+      .classed("hidden", !view.kept.nodes.has(node))
+      .classed("absent", !version || (node.kind === "concept" && version.activation === 0))
+      .classed("lost", view.found !== null && !view.found.has(id))
+      .classed("found", view.found?.has(id) ?? false);
+    chosen.select(".name").text(shortened(nameOf(node, notes), node.kind === "class" ? 24 : 12));
+    if (node.kind === "class") chosen.select(".soft").text(version ? `${percent(version.activation)}, logit ${logit(version.importance)}` : "");
+    if (node.kind === "residual") chosen.select(".soft").text(version ? `${percent(version.activation)} left` : "");
+    bars(element, view.bars.get(id) ?? [], node.kind === "class");
+  }
+  const start = state.focus?.kind === "node" ? state.focus.id : store.scene.classes[0]?.id;
+  for (const [id, element] of elements) element.setAttribute("tabindex", id === start ? "0" : "-1");
+}
+
+const logit = (importance: number[]): string => importance.reduce((sum, value) => sum + value, 0).toFixed(2);
+
+function bars(element: SVGGElement, values: number[], ofClass: boolean): void {
+  const step = ofClass ? 6 : 12 / Math.max(1, values.length);
+  const reach = ofClass ? 156 : CARD.width / 2 - 4;
+  const [middle, top] = ofClass ? [6, 52] : [CARD.width / 2, 86];
+  select(element)
+    .selectAll<SVGRectElement, unknown>(".bars rect")
+    .data(values)
+    .attr("x", (value) => (value < 0 ? middle + reach * value : middle).toFixed(1))
+    .attr("y", (_, place) => top + place * step)
+    .attr("width", (value) => Math.abs(reach * value).toFixed(1))
+    .attr("height", Math.max(1, step - 1));
+}
+
+/** The ends of lit edges, the node that is looked at, and the nodes of routes. */
+function mark(elements: Map<string, SVGGElement>, lit: readonly Drawn[], store: Store): void {
+  const near = new Set(lit.flatMap(({ edge }) => [edge.source.id, edge.target.id]));
+  const onRoute = new Set(store.view.routes.flatMap((route) => route.nodes.map((node) => node.id)));
+  const { focus } = store;
+  const at = focus?.kind === "node" ? focus.id : null;
+  const chosen = store.state.focus?.kind === "node" ? store.state.focus.id : null;
+  for (const [id, element] of elements) {
+    element.classList.toggle("near", near.has(id) || onRoute.has(id));
+    element.classList.toggle("at", id === at);
+    element.classList.toggle("chosen", id === chosen);
+  }
+}

@@ -1,0 +1,88 @@
+/** The graph as it is seen, as SVG and PNG; its numbers, names and notes as JSON that ierf reads again. */
+
+import type { Bytes, Cells, GraphJson } from "./data";
+import type { Drawing } from "./drawing";
+import { h } from "./html";
+import type { Notes } from "./notes";
+import type { Scene } from "./scene";
+import type { Store } from "./store";
+
+const SHARP = 2;
+
+export function exportMenu(store: Store, drawing: Drawing): HTMLElement {
+  const name = (suffix: string) => `concept-graph.${suffix}`;
+  const svg = () => new Blob([asSvg(drawing)], { type: "image/svg+xml" });
+  const items: [string, () => Promise<Blob> | Blob, string][] = [
+    ["SVG", svg, name("svg")],
+    ["PNG", () => asPng(svg(), drawing), name("png")],
+    ["JSON", () => json(asGraph(store.scene, store.view.side, store.notes)), name("json")],
+    ["Names and notes", () => json(store.notes), "concept-notes.json"],
+  ];
+  const buttons = items.map(([text, make, file]) =>
+    h("button", { type: "button", click: async () => download(await make(), file) }, text));
+  return h("details", { class: "menu" }, h("summary", {}, "Export"), h("div", {}, ...buttons));
+}
+
+/** All layers in one, with the styles and the colours of the moment: it looks the same anywhere. */
+function asSvg({ parts, layout }: Drawing): string {
+  const style = getComputedStyle(document.documentElement);
+  const rules = [...document.styleSheets].flatMap((sheet) => [...sheet.cssRules]);
+  const wanted = rules.filter((rule) => rule instanceof CSSStyleRule && rule.selectorText.includes("svg"));
+  const css = wanted.map((rule) => rule.cssText).join("\n").replace(/var\((--[\w-]+)\)/g, (_, name: string) => style.getPropertyValue(name));
+  const root = document.createElementNS("http://www.w3.org/2000/svg", "svg");
+  root.setAttribute("viewBox", `0 0 ${layout.width} ${layout.height}`);
+  root.setAttribute("width", String(layout.width));
+  root.setAttribute("height", String(layout.height));
+  const [look, paper] = ["style", "rect"].map((tag) => document.createElementNS(root.namespaceURI, tag));
+  if (look) look.textContent = css;
+  paper?.setAttribute("width", "100%");
+  paper?.setAttribute("height", "100%");
+  paper?.setAttribute("fill", style.getPropertyValue("--paper"));
+  for (const part of parts) {
+    const copy = part.cloneNode(true) as SVGSVGElement;
+    copy.setAttribute("width", String(layout.width));
+    copy.setAttribute("height", String(layout.height));
+    root.append(copy);
+  }
+  root.prepend(...[look, paper].filter((part) => part !== undefined));
+  return new XMLSerializer().serializeToString(root);
+}
+
+async function asPng(svg: Blob, { layout }: Drawing): Promise<Blob> {
+  const image = new Image();
+  image.src = `data:image/svg+xml;charset=utf-8,${encodeURIComponent(await svg.text())}`;
+  await image.decode();
+  const canvas = h("canvas", { width: Math.round(SHARP * layout.width), height: Math.round(SHARP * layout.height) });
+  canvas.getContext("2d")?.drawImage(image, 0, 0, canvas.width, canvas.height);
+  return new Promise((done, failed) => canvas.toBlob((made) => (made ? done(made) : failed(new Error("no PNG")))));
+}
+
+/** As in docs/graph-format.md. Exemplars are there where they are inside the page; names become labels. */
+export function asGraph(scene: Scene, side: number, notes: Notes): object {
+  const graph = scene.graphs[side] as GraphJson;
+  const nodes = graph.nodes.map(({ thumbnail: _, ...node }) => ({
+    ...node,
+    label: notes[node.id]?.name || node.label,
+    map: unpacked(node.map, scene.bytes),
+    ierf: unpacked(node.ierf, scene.bytes),
+    exemplars: node.exemplars.filter((address) => address.startsWith("data:")).map(base64Of),
+  }));
+  return { ...graph, nodes, view: base64Of(graph.view), notes };
+}
+
+function unpacked(cells: Cells | null, bytes: Bytes): object | null {
+  if (!cells) return null;
+  const { rows, columns, scale, start } = cells;
+  const letters = Array.from(bytes.subarray(start, start + rows * columns), (byte) => String.fromCharCode(byte));
+  return { rows, columns, scale, content: btoa(letters.join("")) };
+}
+
+const base64Of = (address: string): string => address.slice(address.indexOf(",") + 1);
+
+const json = (content: object): Blob => new Blob([JSON.stringify(content, null, 1)], { type: "application/json" });
+
+function download(content: Blob, name: string): void {
+  const address = URL.createObjectURL(content);
+  h("a", { href: address, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(address), 10_000);
+}

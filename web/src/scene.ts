@@ -1,0 +1,88 @@
+/** One or two graphs as one layout: nodes and edges, each as it is in every graph. */
+
+import type { Bytes, EdgeJson, GraphJson, NodeJson, Payload, SignedMap } from "./data";
+import { signedMap } from "./data";
+
+export const LOGITS = "logits";
+
+export interface SceneNode {
+  id: string;
+  layer: string;
+  kind: NodeJson["kind"];
+  index: number;
+  label: string;
+  /** In each graph; null where it is none of its nodes. */
+  versions: (NodeJson | null)[];
+}
+
+export interface SceneEdge {
+  key: string;
+  source: SceneNode;
+  target: SceneNode;
+  versions: (EdgeJson | null)[];
+}
+
+export interface Scene {
+  payload: Payload;
+  graphs: GraphJson[];
+  bytes: Bytes;
+  /** "logits", then layer by layer towards the pixels. */
+  layers: string[];
+  rows: SceneNode[][];
+  nodes: Map<string, SceneNode>;
+  edges: SceneEdge[];
+  byKey: Map<string, SceneEdge>;
+  /** Edges by the id of the node at either end. */
+  touching: Map<string, SceneEdge[]>;
+  classes: SceneNode[];
+}
+
+export const edgeKey = (source: string, target: string): string => `${source} → ${target}`;
+
+export function sceneOf(payload: Payload, bytes: Bytes): Scene {
+  const { graphs } = payload;
+  const nodes = new Map<string, SceneNode>();
+  graphs.forEach((graph, side) => {
+    for (const node of graph.nodes) {
+      const { id, layer, kind, index, label } = node;
+      const known = nodes.get(id) ?? { id, layer, kind, index, label, versions: graphs.map(() => null) };
+      known.versions[side] = node;
+      nodes.set(id, known);
+    }
+  });
+  const byKey = new Map<string, SceneEdge>();
+  graphs.forEach((graph, side) => {
+    for (const edge of graph.edges) {
+      const [source, target] = [nodes.get(edge.source), nodes.get(edge.target)];
+      if (!source || !target) continue;
+      const key = edgeKey(edge.source, edge.target);
+      const known = byKey.get(key) ?? { key, source, target, versions: graphs.map(() => null) };
+      known.versions[side] = edge;
+      byKey.set(key, known);
+    }
+  });
+  const layers = [LOGITS, ...(graphs[0]?.layers ?? []).toReversed()];
+  const edges = [...byKey.values()];
+  const touching = new Map<string, SceneEdge[]>([...nodes.keys()].map((id) => [id, []]));
+  for (const edge of edges) {
+    touching.get(edge.source.id)?.push(edge);
+    touching.get(edge.target.id)?.push(edge);
+  }
+  const rows = layers.map((layer) => [...nodes.values()].filter((node) => node.layer === layer));
+  return { payload, graphs, bytes, layers, rows, nodes, edges, byKey, touching, classes: rows[0] ?? [] };
+}
+
+const maps = new WeakMap<object, SignedMap>();
+
+/** Where a node is on a photograph ("map"), or the pixels that caused it ("ierf"). */
+export function mapOf(scene: Scene, node: SceneNode, side: number, which: "map" | "ierf"): SignedMap | null {
+  const cells = node.versions[side]?.[which];
+  if (!cells) return null;
+  const known = maps.get(cells) ?? signedMap(cells, scene.bytes);
+  maps.set(cells, known);
+  return known;
+}
+
+/** The node as it is in the graph of this side, or else in the other. */
+export const somewhere = (node: SceneNode, side: number): NodeJson =>
+  (node.versions[side] ?? node.versions.find((version) => version !== null)) as NodeJson;
