@@ -84,7 +84,7 @@ def explain(
     return Explanation(
         name=path.name if path else "photograph",
         photo=vision_model.preprocess.view(picture),
-        scene=_scene(vision_model, picture),
+        scene=scene(vision_model, picture),
         model_name=vision_model.name,
         top=ranked[:5],
         classes=[of_class[index] for index in maps],
@@ -207,7 +207,7 @@ def _only(batch: Float[Tensor, "1 ..."]) -> Tensor:
     return batch.detach()[0].cpu()
 
 
-def _scene(model: VisionModel, picture: Image.Image) -> Image.Image:
+def scene(model: VisionModel, picture: Image.Image) -> Image.Image:
     """What the network sees, in a multiple of its pixels."""
     preprocess = model.preprocess
     height, width = preprocess.size

@@ -1,0 +1,31 @@
+"""Stopping a computation between two of its operations."""
+
+from collections.abc import Callable
+from threading import Event
+from typing import Any
+
+from torch.overrides import TorchFunctionMode
+
+
+class Cancelled(BaseException):
+    """Nobody wants the result any more; no error, and not to be caught by a network."""
+
+
+class Interruptible(TorchFunctionMode):
+    """Inside this context every operation on tensors is counted, and the next one after `stop` raises `Cancelled`."""
+
+    def __init__(self, stop: Event) -> None:
+        super().__init__()
+        self.operations = 0
+        self._stop = stop
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self.check()
+        self.operations += 1
+        return func(*args, **(kwargs or {}))
+
+    def check(self) -> None:
+        if self._stop.is_set():
+            raise Cancelled

@@ -1,0 +1,114 @@
+"""What is served: a model, perhaps its concepts, and what can be asked about them."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
+
+import torch
+from PIL import Image
+
+from ierf.attribution import METHODS
+from ierf.attribution.passes import RULES, relevance_pass, usual_method
+from ierf.errors import IerfError, UnknownNameError
+from ierf.model import VisionModel, evaluating
+from ierf.report.explain import predictions
+from ierf.report.explanation import RESOLUTIONS, Prediction
+
+if TYPE_CHECKING:
+    from ierf.concepts import ConceptBank
+
+
+class LayerGrid(NamedTuple):
+    """A layer that every path through the network passes, and the rows and columns of its positions."""
+
+    name: str
+    rows: int
+    columns: int
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A model with what the server may ask of it. Its checks raise `IerfError` for what does not exist."""
+
+    model: VisionModel
+    bank: "ConceptBank | None"
+    options: Mapping[str, Any]
+    """Of methods that carry relevance by rules."""
+    usual: str
+    """The method if none is named."""
+    layers: tuple[LayerGrid, ...]
+    n_classes: int
+
+    @classmethod
+    def of(cls, model: VisionModel, bank: "ConceptBank | None" = None, **options: Any) -> Self:
+        """Try the model on noise to learn its layers and classes.
+
+        Raises `IerfError` for the bank of another model, and for an operation that the usual method has no rule for.
+        """
+        if bank is not None:
+            bank.check_model(model)
+        height, width = model.preprocess.size
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.randn(1, 3, height, width, generator=generator).to(model.device, model.dtype)
+        method = usual_method(model)
+        with relevance_pass(model, noise, method, options) as run:
+            nodes = [k for k in run.tape.cuts() if 0 < k <= run.low and run.tape.nodes[k].positions > 1]
+            names = {k: next(run.tape.layer_names(k), "") for k in nodes}
+            grids = [(name, *_rows_and_columns(run.tape.nodes[k].map_shape, run.grid(k))) for k, name in names.items()]
+            count = run.logits.shape[1]
+        layers = tuple(LayerGrid(*grid) for grid in grids if grid[0] and grid[1])
+        return cls(model, bank, options, method, layers, count)
+
+    def method(self, name: str | None) -> str:
+        """A method of maps."""
+        if name is not None and name not in METHODS:
+            raise UnknownNameError("method", name, METHODS)
+        return name or self.usual
+
+    def rules(self, name: str | None) -> str:
+        """A method that carries relevance to the pixels from anywhere."""
+        if name is not None and name not in RULES:
+            raise UnknownNameError("method that carries relevance", name, RULES)
+        return name or self.usual
+
+    def options_of(self, method: str) -> Mapping[str, Any]:
+        return self.options if method in RULES else {}
+
+    def layer(self, name: str) -> LayerGrid:
+        """A layer whose positions can be asked about."""
+        found = next((layer for layer in self.layers if layer.name == name), None)
+        if found is None:
+            raise UnknownNameError("layer", name, [layer.name for layer in self.layers])
+        return found
+
+    def resolution(self, name: str) -> str:
+        """A resolution, or a layer."""
+        return name if name in RESOLUTIONS else self.layer(name).name
+
+    def classes(self, names: Sequence[str | int]) -> list[int]:
+        """Their indices, each once."""
+        return list(dict.fromkeys(self.model.class_index(name, self.n_classes) for name in names))
+
+    def concepts(self) -> "ConceptBank":
+        """The bank."""
+        if self.bank is None:
+            raise IerfError("this server knows no concepts; start it with --bank to see graphs and interventions")
+        return self.bank
+
+    def concept(self, name: str) -> str:
+        """A concept named by layer and number, as in "layer3.1/512"."""
+        layer, _, index = name.rpartition("/")
+        self.concepts().layer(layer).concept(int(index))
+        return name
+
+    def predictions(self, picture: Image.Image) -> list[Prediction]:
+        """All classes, the most probable first."""
+        with torch.no_grad(), evaluating(self.model.net):
+            return predictions(self.model, self.model(self.model.prepare(picture))[0])
+
+
+def _rows_and_columns(shape: tuple[int, ...], grid: Any) -> tuple[int, int]:
+    """(0, 0) where a map has none."""
+    if grid is not None:
+        return grid.rows, grid.columns
+    return (shape[0], shape[1]) if len(shape) == 2 else (0, 0)
