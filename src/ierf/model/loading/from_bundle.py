@@ -10,13 +10,19 @@ from torch import nn
 from ierf.errors import UnknownNameError
 from ierf.model.bundled.resnet import resnet18_tiny
 from ierf.model.bundled.vit import vit_tiny
+from ierf.model.bundled.world_cnn import world_cnn
 from ierf.model.loading.source import Source
 from ierf.model.loading.spec import Spec
 from ierf.model.preprocess import Preprocess
 from ierf.model.vision_model import VisionModel
 
 _FOLDER = files("ierf.model.bundled")
-_NETWORKS: dict[str, Callable[[int], nn.Module]] = {"resnet18-tiny": resnet18_tiny, "vit-tiny": vit_tiny}
+_NETWORKS: dict[str, Callable[[int], nn.Module]] = {
+    "resnet18-tiny": resnet18_tiny,
+    "vit-tiny": vit_tiny,
+    "world-cnn": world_cnn,
+    "world-cnn-cue": world_cnn,
+}
 
 
 def load(spec: Spec) -> VisionModel:

@@ -1,0 +1,187 @@
+"""Edges against the truth: do concepts of a part point to the classes that ask for it, and act as the part does?"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from ierf.concepts import choose_lam, lasso, make_extractor
+from ierf.errors import IerfError
+from ierf.experiments.identity import model_fingerprint
+from ierf.experiments.journal import Journal, Track, Values, run_over
+from ierf.experiments.results import Better, Results, as_values
+from ierf.experiments.similarity import spearman
+from ierf.experiments.truth import Known, as_mask, check_classes
+from ierf.experiments.truth_concepts import ConceptSettings, average_precisions, sampled
+from ierf.graph import Edges, icat
+from ierf.model import VisionModel, capture, evaluating, patched, shift_of
+from ierf.world import CLASSES, HELD_OUT, NOTHING, PARTS, Scenes, part_masks
+
+COLUMNS: Mapping[str, Better] = {"edges, AUC": "higher", "edges, precision": "higher", "removal": "higher"}
+"""edges, AUC        of a scene's active concepts that stand for a part, and all classes: the chance that an edge from a
+                  part to a class that asks for it is larger than one to another class
+edges, precision  average precision of the same
+removal           rank correlation, over the scene's parts, of what the edges at a part's positions claim together for
+                  the scene's class with the logit's fall when the part is taken out of the picture"""
+WHOLE = ("kernel_shap",)
+"""Attributions to whole concepts, which claim nothing for single positions."""
+TAKEN_OUT = "concepts taken out"
+"""The row of the concepts at a part's positions, taken out of the layer, against the part, taken out of the picture."""
+STANDS_FOR = 0.3
+"""A concept stands for the part on which its average precision is best, if it is at least this."""
+
+
+@dataclass(frozen=True, eq=False)
+class Vocabulary:
+    """Concepts of a layer, and the part that each stands for: its number in `PARTS`, −1 if for none."""
+
+    atoms: Float[Tensor, "K C"]
+    shift: Float[Tensor, " C"]
+    lam: float
+    parts: Int[Tensor, " K"]
+
+    def codes(self, pfvs: Float[Tensor, "P C"]) -> Float[Tensor, "P K"]:
+        """The Lasso's."""
+        return lasso(pfvs - self.shift, self.atoms, self.lam).codes
+
+
+def truth_edges(
+    model: VisionModel,
+    methods: Sequence[str],
+    layer: str,
+    out: Path,
+    settings: ConceptSettings | None = None,
+    *,
+    scenes: int = 50,
+    seed: int = 0,
+    track: Track = iter,
+) -> Results:
+    """The scores of each attribution on scenes that were not trained on; concepts are those of bisecting k-means.
+
+    `truth-edges-LAYER.jsonl` in `out` keeps what is finished.
+
+    Args:
+        methods: of `ierf.graph.METHODS`.
+
+    Raises:
+        IerfError: the network does not tell the world's classes, gets no scene right, or no concept stands for a part.
+    """
+    check_classes(model)
+    settings, data = settings or ConceptSettings(), Scenes(scenes, HELD_OUT)
+    header = {
+        "experiment": "truth-edges",
+        "model": f"{model.name} {model_fingerprint(model)}",
+        "data": data.fingerprint,
+        "methods": list(methods),
+        "layer": layer,
+        "seed": seed,
+        **asdict(settings),
+    }
+    journal = Journal.open(out / f"truth-edges-{layer}.jsonl", header)
+    words = vocabulary(model, layer, settings, seed)
+    index = {name: i for i, name in enumerate(data.names)}
+
+    def measure(name: str) -> Values | None:
+        with evaluating(model.net):
+            known = Known.of(model, data.scene(index[name]))
+        return None if known is None else _measured(model, known, words, methods, layer)
+
+    values = run_over(data.names, journal, measure, track)
+    if not values:
+        raise IerfError(f"{model.name!r} gets none of {scenes} scenes right; take more, or another network")
+    return Results(f"{layer} of {model.name} to its classes", COLUMNS, values, journal.settings, unit="scenes")
+
+
+def vocabulary(model: VisionModel, layer: str, settings: ConceptSettings, seed: int) -> Vocabulary:
+    """The concepts of a layer, found in scenes that were trained on. Raises `IerfError` if none stands for a part."""
+    known = sampled(model, Scenes(settings.scenes), layer, seed)
+    extractor = make_extractor("bisecting", settings.n_concepts, seed, shift_of(model, layer)).fit(known.pfvs)
+    atoms, shift = extractor.components_, extractor.shift_
+    lam = choose_lam(known.pfvs[:512] - shift, atoms, settings.l0_ratio)
+    codes = lasso(known.pfvs - shift, atoms, lam).codes
+    members = torch.stack([known.truth == number for number in range(len(PARTS))], 1)
+    best = average_precisions(codes, members).max(1)
+    parts = best.indices.where(best.values >= STANDS_FOR, torch.tensor(-1))
+    if not (parts >= 0).any():
+        raise IerfError(f"no concept of {layer!r} stands for a part of the scenes; take a later layer or more concepts")
+    return Vocabulary(atoms, shift, lam, parts)
+
+
+def planted(parts: Int[Tensor, " K"], classes: Sequence[str]) -> Bool[Tensor, "K T"]:
+    """Whether each class asks for the part that each concept stands for."""
+    names = list(PARTS)
+    return torch.tensor([[part >= 0 and names[part] in CLASSES[name] for name in classes] for part in parts.tolist()])
+
+
+def area_under_curve(scores: Float[Tensor, " N"], truth: Bool[Tensor, " N"]) -> float:
+    """`P(score of a true one > score of a false one)`, ties count half; NaN where one kind is missing."""
+    above = scores[truth][:, None] - scores[~truth]
+    return float(((above > 0).double() + 0.5 * (above == 0)).mean()) if above.numel() else torch.nan
+
+
+def _measured(
+    model: VisionModel, known: Known, words: Vocabulary, methods: Sequence[str], layer: str
+) -> dict[str, dict[str, float | None]]:
+    scene = known.scene
+    with torch.no_grad():
+        captured = capture(model, known.x, [layer])[layer]
+        codes = words.codes(captured.pfvs[0])
+    masks = as_mask(part_masks(scene)).float()
+    height, width = captured.tensor.shape[2:]
+    touched = torch.nn.functional.adaptive_avg_pool2d(masks, (height, width)).flatten(1) > 0
+    drops = known.drops(model, [scene.without(i) for i in range(len(scene.parts))]).cpu()
+    taken_out = spearman(_lost(model, known, words, codes, touched, layer), drops)
+    rows = {TAKEN_OUT: as_values({**dict.fromkeys(COLUMNS, torch.nan), "removal": taken_out})}
+    classes = [name for name in CLASSES if name != NOTHING]
+    for method in methods:
+        edges = icat(
+            model,
+            known.x,
+            layer,
+            source_atoms=words.atoms,
+            source_codes=codes,
+            source_shift=words.shift,
+            classes=[list(CLASSES).index(name) for name in classes],
+            method=method,
+        )
+        rows[method] = as_values(_scores(edges, words, classes, scene.label, touched, drops))
+    return rows
+
+
+def _lost(
+    model: VisionModel,
+    known: Known,
+    words: Vocabulary,
+    codes: Float[Tensor, "P K"],
+    touched: Bool[Tensor, "n P"],
+    layer: str,
+) -> Float[Tensor, " n"]:
+    """How much the logit falls when the concepts at each part's positions are taken out of the layer."""
+    after = []
+    for positions in touched:
+        taken = positions[:, None].to(codes) * codes @ words.atoms
+        with torch.no_grad():
+            after.append(patched(model, known.x, {layer: partial(torch.sub, other=taken)})[0, known.scene.label])
+    return (known.logits[known.scene.label] - torch.stack(after)).cpu()
+
+
+def _scores(
+    edges: Edges,
+    words: Vocabulary,
+    classes: Sequence[str],
+    label: int,
+    touched: Bool[Tensor, "n P"],
+    drops: Float[Tensor, " n"],
+) -> dict[str, float]:
+    told = edges.active[words.parts[edges.active] >= 0]
+    scores, truth = edges.values[told].detach().flatten(), planted(words.parts[told], classes).flatten()
+    removal = torch.nan
+    if edges.method not in WHOLE:
+        at = edges.by_position[:, classes.index(list(CLASSES)[label])].detach().sum(0)
+        removal = spearman(touched.to(at) @ at, drops)
+    precision = average_precisions(scores[:, None], truth[:, None])[0, 0]
+    return dict(zip(COLUMNS, (area_under_curve(scores, truth), float(precision), removal), strict=True))

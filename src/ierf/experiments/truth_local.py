@@ -1,0 +1,103 @@
+"""Local explanations against the truth: is the evidence on the parts that decide, and on each of them?"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from ierf.errors import IerfError
+from ierf.experiments.identity import model_fingerprint
+from ierf.experiments.journal import Journal, Track, Values, run_over
+from ierf.experiments.methods import Method
+from ierf.experiments.results import Better, Results, as_values
+from ierf.experiments.similarity import spearman
+from ierf.experiments.truth import Known, as_mask, check_classes
+from ierf.metrics import attribution_localization, pointing_game
+from ierf.model import VisionModel, evaluating
+from ierf.world import HELD_OUT, Scenes, Settings, deciding_mask, other_mask, part_masks
+
+COLUMNS: Mapping[str, Better] = {
+    "pointing": "higher",
+    "on deciding parts": "higher",
+    "on other parts": "lower",
+    "least part": "higher",
+    "removal": "higher",
+}
+"""pointing            the maximum lies on a part that decides, without tolerance
+on deciding parts   their share of the positive relevance
+on other parts      the share of the parts that decide nothing
+least part          of the relevance on the n deciding parts, n times the share of the one with least: 1 if all are even
+removal             rank correlation, over the scene's parts, of the relevance on a part with the logit's fall when the
+                    part is taken out of the picture"""
+
+
+def truth_local(
+    model: VisionModel,
+    methods: Sequence[Method],
+    out: Path,
+    *,
+    scenes: int = 100,
+    settings: Settings | None = None,
+    track: Track = iter,
+) -> Results:
+    """The scores of each method on scenes that were not trained on; `truth-local.jsonl` in `out` keeps the finished.
+
+    The class explained is the scene's own. Scenes that show nothing, or that the network gets wrong, are left out.
+
+    Raises:
+        IerfError: the network does not tell the world's classes, or gets no scene right.
+    """
+    check_classes(model)
+    data = Scenes(scenes, HELD_OUT, settings)
+    header = {
+        "experiment": "truth-local",
+        "model": f"{model.name} {model_fingerprint(model)}",
+        "data": data.fingerprint,
+        "methods": [method.text for method in methods],
+    }
+    journal = Journal.open(out / "truth-local.jsonl", header)
+    index = {name: i for i, name in enumerate(data.names)}
+    with evaluating(model.net):
+        values = run_over(
+            data.names, journal, lambda name: _measured(model, Known.of(model, data.scene(index[name])), methods), track
+        )
+    if not values:
+        raise IerfError(f"{model.name!r} gets none of {scenes} scenes right; take more, or another network")
+    return Results(f"{model.name} on scenes", COLUMNS, values, journal.settings, unit="scenes")
+
+
+def _measured(model: VisionModel, known: Known | None, methods: Sequence[Method]) -> Values | None:
+    if known is None:
+        return None
+    scene = known.scene
+    drops = known.drops(model, [scene.without(i) for i in range(len(scene.parts))])
+    deciding, other, parts = (as_mask(mask) for mask in (deciding_mask(scene), other_mask(scene), part_masks(scene)))
+    found = {}
+    for method in methods:
+        map = method(model, known.x, [scene.label])[0].detach().cpu()
+        found[method.text] = as_values(scores(map, deciding, other, parts, scene.deciding, drops.cpu()))
+    return found
+
+
+def scores(
+    map: Float[Tensor, "H W"],
+    deciding: Bool[Tensor, "H W"],
+    other: Bool[Tensor, "H W"],
+    parts: Bool[Tensor, "n H W"],
+    numbers: Sequence[int],
+    drops: Float[Tensor, " n"],
+) -> dict[str, float]:
+    """The columns of one map; `numbers` are those of the deciding parts, `drops` what each part's removal costs."""
+    on_parts = (map * parts).sum((1, 2))
+    on_deciding = (map.clamp_min(0) * parts[list(numbers)]).sum((1, 2))
+    least = len(numbers) * on_deciding.min() / on_deciding.sum()
+    values = (
+        pointing_game(map, deciding, 0),
+        attribution_localization(map, deciding),
+        attribution_localization(map, other),
+        least,
+        torch.tensor(spearman(on_parts, drops)),
+    )
+    return {name: float(value) for name, value in zip(COLUMNS, values, strict=True)}

@@ -1,0 +1,36 @@
+"""A world whose concepts are known: scenes drawn from parts, parts from primitives, with a mask for each of them."""
+
+from ierf.world.data import CUE_CLASS, HELD_OUT, Scenes
+from ierf.world.drawing import render
+from ierf.world.masks import cue_mask, deciding_mask, other_mask, part_masks, primitive_coverage
+from ierf.world.parts import CLASSES, NOTHING, PARTS, Layer, Part, classes_of
+from ierf.world.primitives import COLOURS, SHAPES, TEXTURES, Primitive
+from ierf.world.scenes import Glow, Placed, Scene, compose
+from ierf.world.settings import Settings
+
+__all__ = [
+    "CLASSES",
+    "COLOURS",
+    "CUE_CLASS",
+    "HELD_OUT",
+    "NOTHING",
+    "PARTS",
+    "SHAPES",
+    "TEXTURES",
+    "Glow",
+    "Layer",
+    "Part",
+    "Placed",
+    "Primitive",
+    "Scene",
+    "Scenes",
+    "Settings",
+    "classes_of",
+    "compose",
+    "cue_mask",
+    "deciding_mask",
+    "other_mask",
+    "part_masks",
+    "primitive_coverage",
+    "render",
+]
