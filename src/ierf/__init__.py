@@ -10,7 +10,7 @@ from ierf.model import VisionModel, load
 from ierf.report import Explanation, explain
 
 if TYPE_CHECKING:
-    from ierf import concepts, graph
+    from ierf import concepts, graph, world
     from ierf.concepts import ConceptBank
     from ierf.graph import ConceptGraph
     from ierf.store import PFVStore
@@ -33,11 +33,12 @@ __all__ = [
     "load",
     "metrics",
     "targets",
+    "world",
 ]
 
 
 def __getattr__(name: str) -> Any:
-    """The store, the concepts and the graph, imported when they are asked for."""
+    """The store, the concepts, the graph and the world of scenes, imported when they are asked for."""
     if name == "PFVStore":
         from ierf.store import PFVStore
 
@@ -50,6 +51,6 @@ def __getattr__(name: str) -> Any:
         from ierf.graph import ConceptGraph
 
         return ConceptGraph
-    if name in ("concepts", "graph"):
+    if name in ("concepts", "graph", "world"):
         return import_module(f"ierf.{name}")
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

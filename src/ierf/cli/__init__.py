@@ -3,16 +3,21 @@
 from ierf.cli.app import app as main
 from ierf.cli.attack import attack
 from ierf.cli.bench import bench
+from ierf.cli.bench_cafe import cafe as bench_cafe
+from ierf.cli.cafe import cafe
 from ierf.cli.check import check
 from ierf.cli.collect import collect
 from ierf.cli.concepts import concepts
 from ierf.cli.demo import demo
 from ierf.cli.evaluate import evaluate
+from ierf.cli.evaluate_cafe import cafe as evaluate_cafe
 from ierf.cli.evaluate_concepts import concept_fidelity, concept_stability, extractors, interlayer
+from ierf.cli.evaluate_truth import truth
 from ierf.cli.explain import explain
 from ierf.cli.graph import graph
 from ierf.cli.models import models
 from ierf.cli.sae import sae
+from ierf.cli.serve import serve
 from ierf.cli.store import store
 
 main.command()(demo)
@@ -22,10 +27,15 @@ main.command()(models)
 main.command()(collect)
 main.command()(graph)
 main.command()(attack)
+main.command()(cafe)
+bench.command("cafe")(bench_cafe)
+main.command()(serve)
 evaluate.command()(extractors)
 evaluate.command()(concept_stability)
 evaluate.command()(concept_fidelity)
 evaluate.command()(interlayer)
+evaluate.command()(truth)
+evaluate.command("cafe")(evaluate_cafe)
 main.add_typer(bench, name="bench")
 main.add_typer(concepts, name="concepts")
 main.add_typer(evaluate, name="evaluate")
