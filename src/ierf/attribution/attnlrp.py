@@ -1,16 +1,25 @@
 """AttnLRP and CP-LRP: relevance from a logit, a token or a direction to the pixels of a transformer."""
 
+from functools import partial
 from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from ierf.attribution.recorded import RecordedPass
-from ierf.attribution.starts import LayerTarget, logit_weights, reading, relevance_map
-from ierf.attribution.targets import Channel, Direction, Target
+from ierf.attribution.starts import (
+    LayerTarget,
+    latent_indices,
+    latents,
+    logit_weights,
+    place_of,
+    reading,
+    relevance_map,
+)
+from ierf.attribution.targets import Channel, Direction, Latent, Target
 from ierf.model import VisionModel
-from ierf.rules import AttnLRPRules
+from ierf.rules import AttnLRPRules, Backward, record
 
 
 class AttnLRPPass(RecordedPass):
@@ -20,11 +29,15 @@ class AttnLRPPass(RecordedPass):
         """Where a target's relevance begins: a node, and the gradient there that carries the relevance.
 
         A logit has its own value as relevance; a channel or a direction `d` gives `a_ik d_k` to channel k of PFV i.
+        A latent hands its pre-activation on by the rules of AttnLRP: where its encoder normalises, by a constant.
         A PFV or a relevance map gives `a_ik² / ‖a_i‖²` of a PFV's relevance to its channel k.
         """
         if not isinstance(target, LayerTarget):
             return self.tape.output, logit_weights(self.logits, target)
         node = self.layer(target.layer)
+        if isinstance(target, Latent):
+            node = self.entering(node)
+            return node, self._latent(node, target)
         axis, pfvs = self.tape.nodes[node].axis, self.pfvs(node)
         if isinstance(target, Channel | Direction):
             with torch.enable_grad():
@@ -33,6 +46,19 @@ class AttnLRPPass(RecordedPass):
                 return node, torch.autograd.grad(value, point)[0]
         shape = (len(pfvs), *self.tape.nodes[node].map_shape)
         return node, self.cotangent(node, relevance_map(target, shape, self.grid(node)).to(pfvs))
+
+    def _latent(self, node: int, target: Latent) -> Tensor:
+        """`∂π_k/∂a` of the one PFV that a latent is read from, by the rules of AttnLRP."""
+        axis = self.tape.nodes[node].axis
+        pfvs = self.pfvs(node).movedim(axis, -1)
+        place = place_of(pfvs, target, self.grid(node)).bool()
+        rules, there = AttnLRPRules(), pfvs[place].requires_grad_()
+        encoder = target.sae if isinstance(target.sae, nn.Module) else nn.Identity()
+        tape = record(encoder, there, rules.table(), rules.fallback, Backward(), partial(latents, target=target))
+        codes = tape.settle(tape.output)
+        index = latent_indices(target, len(codes), codes.shape[1]).to(codes.device)
+        (slope,) = torch.autograd.grad(codes, there, torch.zeros_like(codes).scatter(1, index, 1))
+        return torch.zeros_like(pfvs).masked_scatter(place[..., None], slope).movedim(-1, axis)
 
 
 def attnlrp(

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Self
 
 import torch
 from jaxtyping import Float, Int
@@ -11,8 +11,9 @@ from torch import Tensor, nn
 
 from ierf.attribution.recorded import RecordedPass
 from ierf.attribution.running import Forward, running
-from ierf.attribution.starts import class_indices, logit_weights, reading
-from ierf.attribution.targets import PFV, Channel, Direction, Logit, Relevance, Target
+from ierf.attribution.starts import class_indices, logit_weights, place_of, reading
+from ierf.attribution.targets import PFV, Channel, Direction, Latent, Logit, Relevance, Target
+from ierf.attribution.token_grid import TokenGrid
 from ierf.errors import IerfError
 from ierf.model import VisionModel
 from ierf.rules import Backward, record
@@ -21,7 +22,7 @@ from ierf.rules.mode import Call, Rule
 
 @dataclass(frozen=True)
 class Objective:
-    """`y(x)`: a logit, a function of the logits, or what a channel or a direction reads at a layer.
+    """`y(x)`: a logit, a function of the logits, or what a channel, a direction or a latent reads at a layer.
 
     The target belongs to the samples: a variant of sample i is asked about the target of sample i, and `None` is the
     class predicted for the sample itself, whatever a variant is taken for.
@@ -47,12 +48,24 @@ class Objective:
         return RecordedPass(record(self.net, images, self.rules, fallback, backward, self.forward), backward, encoder)
 
     def _value(self, images: Tensor, target: Target) -> Tensor:
-        if isinstance(target, Channel | Direction):
-            run = self.record(images)
-            node = run.layer(target.layer)
-            entry = run.tape.nodes[node]
-            return reading(entry.tensor.movedim(entry.axis, -1), target, run.grid(node)).flatten(1).sum(1)
+        if isinstance(target, Channel | Direction | Latent):
+            pfvs, grid = self._pfvs(images, target)
+            return reading(pfvs, target, grid).flatten(1).sum(1)
         return logit_value(self.record(images).logits if self.rules else self.forward(images), target)
+
+    def _pfvs(self, images: Tensor, target: Channel | Direction | Latent) -> tuple[Tensor, TokenGrid | None]:
+        run = self.record(images)
+        node = run.layer(target.layer)
+        node = run.entering(node) if isinstance(target, Latent) else node
+        return run.tape.nodes[node].tensor.movedim(run.tape.nodes[node].axis, -1), run.grid(node)
+
+    def at_its_place(self) -> Self:
+        """The same with a latent's position fixed where it is strongest in the samples themselves."""
+        if not isinstance(self.target, Latent) or self.target.position is not None:
+            return self
+        with torch.no_grad():
+            place = place_of(*self._pfvs(self.pixels, self.target)[:1], self.target, None)
+        return replace(self, target=replace(self.target, position=place.nonzero()[:, 1:].tolist()))
 
 
 @contextmanager
@@ -74,7 +87,7 @@ def explaining(
             "ask for a Direction at its position, or use method 'srd'"
         )
     with running(model, x) as (forward, pixels):
-        yield Objective(model.net, forward, pixels, predicted(forward, pixels, target), rules or {})
+        yield Objective(model.net, forward, pixels, predicted(forward, pixels, target), rules or {}).at_its_place()
 
 
 def only_pixels(resolution: str) -> None:
@@ -86,7 +99,7 @@ def only_pixels(resolution: str) -> None:
 @contextmanager
 def explaining_logits(model: VisionModel, x: Float[Tensor, "N 3 H W"], target: Target) -> Iterator[Objective]:
     """The objective of a method that knows logits only. Raises `IerfError` for a target at a layer."""
-    if isinstance(target, Channel | PFV | Direction | Relevance):
+    if isinstance(target, Channel | PFV | Direction | Latent | Relevance):
         raise IerfError(f"this method explains logits, not a {type(target).__name__}; use method 'srd' for that")
     with running(model, x) as (forward, pixels):
         yield Objective(model.net, forward, pixels, predicted(forward, pixels, target))
@@ -126,8 +139,10 @@ def for_rows(target: Target, rows: Int[Tensor, " B"], n: int) -> Target:
         return target
     if isinstance(target, Logit | Channel):
         return replace(target, index=_chosen(class_indices(target.index), 0, rows, n).tolist())
-    if isinstance(target, Direction):
+    if isinstance(target, Direction | Latent):
         position = None if target.position is None else _chosen(torch.as_tensor(target.position), 1, rows, n).tolist()
+        if isinstance(target, Latent):
+            return replace(target, index=_chosen(class_indices(target.index), 0, rows, n).tolist(), position=position)
         return replace(target, vector=_chosen(target.vector, 1, rows, n), position=position)
     return _chosen(class_indices(target), 0, rows, n).tolist()
 

@@ -13,6 +13,7 @@ from ierf.attribution.running import running
 from ierf.attribution.token_grid import TokenGrid, token_grid
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import VisionModel
+from ierf.operations import ACTIVATIONS
 from ierf.rules import AttnLRPRules, Backward, SRDRules, Tape, as_cotangent, as_relevance, injected, record
 
 Rules = SRDRules | AttnLRPRules
@@ -106,6 +107,11 @@ class RecordedPass:
         k = self.tape.layers[name]
         folded = self.tape.nodes[k].folded_into
         return k if folded is None else folded
+
+    def entering(self, node: int) -> int:
+        """The node of what entered the activation function that made a node; of any other, the node itself."""
+        entry = self.tape.nodes[node]
+        return entry.parents[0] if entry.operation in ACTIVATIONS and len(entry.parents) == 1 else node
 
     def at(self, resolution: str) -> int:
         """The node at which a backward pass stops: "low", "high", "input" or a layer's name.

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ierf.attribution.recorded import RecordedPass
 from ierf.attribution.starts import LayerTarget, logit_weights, reading, relevance_map
-from ierf.attribution.targets import Channel, Direction, Target
+from ierf.attribution.targets import Channel, Direction, Latent, Target
 from ierf.errors import UnknownNameError
 from ierf.model import VisionModel
 from ierf.rules import SRDRules, as_relevance
@@ -46,8 +46,9 @@ class SRDPass(RecordedPass):
             return self.encoder, self.cotangent(self.encoder, self.final_ratio(target, head))
         node = self.layer(target.layer)
         pfvs = self.pfvs(node)
-        if isinstance(target, Channel | Direction):
-            relevance = reading(pfvs.movedim(self.tape.nodes[node].axis, -1), target, self.grid(node))
+        if isinstance(target, Channel | Direction | Latent):
+            source = self.pfvs(self.entering(node)) if isinstance(target, Latent) else pfvs
+            relevance = reading(source.movedim(self.tape.nodes[node].axis, -1), target, self.grid(node))
         else:
             shape = (len(pfvs), *self.tape.nodes[node].map_shape)
             relevance = relevance_map(target, shape, self.grid(node)).to(pfvs)

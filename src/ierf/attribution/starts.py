@@ -3,13 +3,14 @@
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
+from jaxtyping import Float, Int
+from torch import Tensor, nn
 
-from ierf.attribution.targets import PFV, Channel, Direction, Logit, LogitFunction, Position, Relevance, Target
+from ierf.attribution.targets import PFV, Channel, Direction, Latent, Logit, LogitFunction, Position, Relevance, Target
 from ierf.attribution.token_grid import TokenGrid
 from ierf.errors import IerfError
 
-LayerTarget = Channel | PFV | Direction | Relevance
+LayerTarget = Channel | PFV | Direction | Latent | Relevance
 
 
 def logit_weights(logits: Tensor, target: Target) -> Tensor:
@@ -19,7 +20,7 @@ def logit_weights(logits: Tensor, target: Target) -> Tensor:
     if logits.ndim != 2:
         raise IerfError(
             f"the network returns {tuple(logits.shape)}, not (N, classes); explain it by a function of its output "
-            "or by a layer: target=lambda y: …, ierf.targets.Channel, PFV, Direction or Relevance"
+            "or by a layer: target=lambda y: …, ierf.targets.Channel, PFV, Direction, Latent or Relevance"
         )
     if isinstance(target, Logit):
         target = target.index
@@ -94,9 +95,48 @@ def check_positions(positions: Tensor, size: tuple[int, ...], layer: str) -> Non
         raise IerfError(f"position {bad} is outside {layer!r}, whose map is {' × '.join(map(str, size))}")
 
 
-def reading(pfvs: Tensor, target: Channel | Direction, grid: TokenGrid | None = None) -> Tensor:
-    """What a channel or a direction reads from each PFV, `⟨a_i, d⟩`: (N, H, W, C) -> (N, H, W), differentiable."""
+def reading(pfvs: Tensor, target: Channel | Direction | Latent, grid: TokenGrid | None = None) -> Tensor:
+    """What a target reads from each PFV: (N, H, W, C) -> (N, H, W), differentiable.
+
+    Of a channel or a direction `⟨a_i, d⟩`, of a latent its pre-activation at its position and 0 elsewhere.
+    """
+    if isinstance(target, Latent):
+        return _pre_activation(pfvs, target, grid)
     return _channel(pfvs, target) if isinstance(target, Channel) else _projection(pfvs, target, grid)
+
+
+def latents(pfvs: Float[Tensor, "N C"], target: Latent) -> Float[Tensor, "N K"]:
+    """All pre-activations of one PFV of each sample, in the autoencoder's own precision."""
+    weight = next(target.sae.parameters(), None) if isinstance(target.sae, nn.Module) else None
+    return target.sae.pre_activations(pfvs if weight is None else pfvs.to(weight))
+
+
+def latent_indices(target: Latent, n: int, n_latents: int) -> Int[Tensor, "N 1"]:
+    """The latent of each sample. Raises `IerfError` for one that the autoencoder does not have."""
+    index = torch.as_tensor(target.index).reshape(-1)
+    if index.numel() not in (1, n) or not bool(((index >= 0) & (index < n_latents)).all()):
+        raise IerfError(f"latent {target.index} of {target.layer!r}: the autoencoder has latents 0 … {n_latents - 1}")
+    return index.expand(n)[:, None]
+
+
+@torch.no_grad()
+def place_of(pfvs: Tensor, target: Latent, grid: TokenGrid | None) -> Tensor:
+    """1 at the latent's position in each sample, (N, H, W, C) -> (N, H, W); the strongest one if none is given."""
+    shape = tuple(pfvs.shape[:-1])
+    if target.position is not None:
+        return one_hot(target.position, shape, target.layer, grid).to(pfvs)
+    codes = latents(pfvs.flatten(0, -2), target)
+    codes = codes.view(len(pfvs), -1, codes.shape[1])
+    index = latent_indices(target, len(pfvs), codes.shape[2]).to(codes.device)
+    best = codes.gather(2, index[:, None].expand(-1, codes.shape[1], -1)).argmax(1)
+    return torch.zeros(len(pfvs), codes.shape[1]).to(pfvs).scatter(1, best, 1).view(shape)
+
+
+def _pre_activation(pfvs: Tensor, target: Latent, grid: TokenGrid | None) -> Tensor:
+    hot = place_of(pfvs, target, grid)
+    there = latents(pfvs[hot.bool()], target)
+    index = latent_indices(target, len(pfvs), there.shape[1]).to(there.device)
+    return hot * there.gather(1, index).view(-1, *[1] * (hot.ndim - 1)).to(hot)
 
 
 def _channel(pfvs: Tensor, target: Channel) -> Tensor:

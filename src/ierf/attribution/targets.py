@@ -1,7 +1,8 @@
-"""What to explain: a class, a channel, a PFV, a direction, a relevance map."""
+"""What to explain: a class, a channel, a PFV, a direction, a latent of an autoencoder, a relevance map."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from jaxtyping import Float
 from torch import Tensor
@@ -56,8 +57,29 @@ class Relevance:
     map: Float[Tensor, "N ..."]
 
 
+class Encoder(Protocol):
+    """What a sparse autoencoder has to offer to be explained."""
+
+    def pre_activations(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N K"]:
+        """Each latent before anything is set to 0, differentiable."""
+
+
+@dataclass(frozen=True)
+class Latent:
+    """A latent of a sparse autoencoder at a layer: the pre-activation `π_k` of one PFV of each sample.
+
+    A list `index` has one latent per sample. `position` None is where the latent is strongest in the sample, at class
+    and register tokens too. PFVs are what entered the layer's last activation function, if it ends with one.
+    """
+
+    layer: str
+    sae: Encoder
+    index: int | Sequence[int]
+    position: int | Position | Sequence[Position] | None = None
+
+
 LogitFunction = Callable[[Float[Tensor, "N K"]], Float[Tensor, " N"]]
 """Any differentiable function of the logits, one number per sample."""
 
-Target = None | int | Sequence[int] | Logit | Channel | PFV | Direction | Relevance | LogitFunction
+Target = None | int | Sequence[int] | Logit | Channel | PFV | Direction | Latent | Relevance | LogitFunction
 """None is the predicted class."""

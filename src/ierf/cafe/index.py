@@ -1,0 +1,282 @@
+"""The photographs that activate each latent of each layer: one pass over a data set, resumable, found again on disk."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ierf.cafe.kept import Kept
+from ierf.cafe.layer import Kind, LatentLayer
+from ierf.concepts.sae import SAE
+from ierf.errors import IerfError, UnknownNameError
+from ierf.model import VisionModel, evaluating, patched
+from ierf.model.following import Values
+from ierf.model.images import ImageLike
+from ierf.store.data import First, Images, open_images
+from ierf.store.files import read_json, write, write_json
+from ierf.store.reading_ahead import read_ahead
+from ierf.store.weights import weights_hash
+
+FORMAT, VERSION = "ierf-latent-index", 1
+SETTINGS, STATE = "index.json", "index.safetensors"
+_READERS = 2
+
+Track = Callable[[Sequence[Any]], Iterable[Any]]
+
+
+class Example(NamedTuple):
+    """A photograph that activates a latent."""
+
+    image: int
+    position: int
+    """Among all positions of the layer, tokens in front of the patches included."""
+    activation: float
+
+
+@dataclass(frozen=True, eq=False)
+class IndexedLayer:
+    """The latents of one layer, read at one kind of token."""
+
+    name: str
+    kind: Kind
+    kept: Kept
+    photographs: int
+    prefix: int
+
+    def __len__(self) -> int:
+        return len(self.kept.fired)
+
+    @property
+    def frequency(self) -> Float[Tensor, " K"]:
+        """The share of photographs that activate a latent."""
+        return self.kept.fired / max(self.photographs, 1)
+
+    @property
+    def entropy(self) -> Float[Tensor, " K"]:
+        """The mean normalised collision entropy of the activation map, over the sample; NaN of a silent latent."""
+        active = self.kept.sample > 0
+        return (self.kept.sample_entropy * active).sum(1) / active.sum(1)
+
+    @property
+    def selectivity(self) -> Float[Tensor, " K"]:
+        """The share of a latent's activation that the predicted class with most of it has."""
+        return self.kept.of_class.amax(1) / self.kept.total.where(self.kept.total > 0, 1)
+
+    def classes(self, latent: int, count: int = 4) -> list[tuple[int, float]]:
+        """The predicted classes with most of a latent's activation, and their shares of it."""
+        shares = self.kept.of_class[latent] / self.kept.total[latent].clamp_min(torch.finfo(torch.float64).tiny)
+        best = shares.topk(min(count, len(shares)))
+        return [(int(i), float(share)) for share, i in zip(*best, strict=True) if share > 0]
+
+    def top(self, latent: int, count: int | None = None) -> list[Example]:
+        """The photographs that activate a latent most, the strongest first."""
+        kept = self.kept
+        return self._examples(kept.top[latent], kept.top_images[latent], kept.top_places[latent])[:count]
+
+    def quantiles(self, latent: int, count: int = 5) -> list[Example]:
+        """Photographs at even quantiles of the activation, the weakest first, of a uniform sample of active ones."""
+        kept = self.kept
+        found = self._examples(kept.sample[latent], kept.sample_images[latent], kept.sample_places[latent])
+        found.sort(key=lambda example: example.activation)
+        count = min(count, len(found))
+        return [found[(2 * i + 1) * len(found) // (2 * count)] for i in range(count)]
+
+    def _examples(self, values: Tensor, images: Tensor, places: Tensor) -> list[Example]:
+        shift = self.prefix if self.kind == "patch" else 0
+        rows = zip(images.tolist(), places.tolist(), values.tolist(), strict=True)
+        return [Example(image, place + shift, value) for image, place, value in rows if value > 0]
+
+
+@dataclass(frozen=True, eq=False)
+class LatentIndex:
+    """Top activations and uniform samples of all latents over a data set."""
+
+    settings: Mapping[str, Any]
+    layers: Mapping[tuple[str, Kind], IndexedLayer]
+    photographs: int
+    """Seen so far."""
+
+    @classmethod
+    def open(cls, folder: str | Path) -> "LatentIndex":
+        """What `build` wrote. Raises `IerfError` if it is missing or damaged."""
+        folder = Path(folder)
+        if not (folder / SETTINGS).exists():
+            raise IerfError(f"there is no index of latents in {str(folder)!r}; `ierf cafe` makes one")
+        settings = read_json(folder / SETTINGS)
+        if settings.get("format") != FORMAT or settings.get("version") != VERSION:
+            raise IerfError(f"{str(folder / SETTINGS)!r} is not that of an index of version {VERSION}")
+        kept, seen = _read(folder / STATE)
+        return cls(settings, _indexed(kept, seen, settings["prefix"]), seen)
+
+    def layer(self, name: str, kind: Kind = "patch") -> IndexedLayer:
+        if (name, kind) not in self.layers:
+            known = [" ".join(key) for key in self.layers]
+            raise UnknownNameError("layer and kind of token", f"{name} {kind}", known)
+        return self.layers[name, kind]
+
+
+def build_index(
+    model: VisionModel,
+    saes: Mapping[str, SAE],
+    images: str | Path | Sequence[ImageLike],
+    folder: str | Path,
+    *,
+    values: Values = "pre-activation",
+    top: int = 16,
+    sample: int = 32,
+    limit: int | None = None,
+    batch: int = 64,
+    save_every: int = 32,
+    seed: int = 0,
+    track: Track = iter,
+) -> LatentIndex:
+    """One pass over the photographs for all layers; a killed run goes on from its last save.
+
+    Args:
+        saes: layer -> its autoencoder.
+        top: photographs kept of each latent; sample: size of the uniform sample of those that activate it.
+        limit: only the first so many photographs.
+        batch: photographs at once, which with K, `top` and `sample` bounds the memory.
+        save_every: batches between saves.
+        seed: of the samples.
+
+    Raises `IerfError` if the folder holds an index with other settings, or no photograph can be read.
+    """
+    source = open_images(images) if limit is None else First(open_images(images), limit)
+    layers = [LatentLayer(model, name, sae, values) for name, sae in saes.items()]
+    folder, settings = Path(folder), _settings(model, layers, source, top, sample, batch, seed)
+    kept, seen = _begun(folder, settings) or (empty(model, layers, top, sample), 0)
+    batches = _batches(model, source, seen, batch)
+    starts = range(seen, len(source.names), batch)
+    with evaluating(model.net), torch.no_grad():
+        for number, start in enumerate(track(starts)):
+            numbers, x = next(batches)
+            if len(x):
+                kept = add_batch(model, layers, kept, x, torch.tensor(numbers), np.random.default_rng([seed, start]))
+            seen = min(start + batch, len(source.names))
+            if number % save_every == save_every - 1:
+                _write(folder, kept, seen, settings)
+    _write(folder, kept, seen, settings)
+    return LatentIndex.open(folder)
+
+
+def add_batch(
+    model: VisionModel,
+    layers: Sequence[LatentLayer],
+    kept: Mapping[tuple[str, Kind], Kept],
+    x: Float[Tensor, "N 3 H W"],
+    numbers: Int[Tensor, " N"],
+    random: np.random.Generator,
+) -> dict[tuple[str, Kind], Kept]:
+    """What is kept after one more batch: one forward pass, and every PFV of every layer encoded once."""
+    pfvs: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[[Tensor], Tensor]:
+        return lambda found: pfvs.setdefault(name, found)
+
+    logits = patched(model, x, {layer.layer: keep(layer.layer) for layer in layers}, layers[0].values)
+    classes, found = logits.argmax(1).cpu(), dict(kept)
+    for layer in layers:
+        codes = layer.encoded(pfvs[layer.layer])
+        for kind in layer.kinds:
+            keys = torch.from_numpy(random.random((len(x), codes.shape[2]), dtype=np.float32)).clamp_min(1e-9)
+            kept_here = found[layer.layer, kind]
+            found[layer.layer, kind] = kept_here.with_more(layer.of_kind(codes, kind), numbers, keys, classes)
+    return found
+
+
+def _batches(
+    model: VisionModel, source: Images, start: int, batch: int
+) -> Iterator[tuple[list[int], Float[Tensor, "N 3 H W"]]]:
+    """Photographs with their numbers; unreadable ones are left out."""
+    count = len(source.names)
+    photos = read_ahead(lambda i: model.preprocess(source.read(i)), range(start, count), _READERS, 2 * batch)
+    for first in range(start, count, batch):
+        rows = [next(photos) for _ in range(first, min(first + batch, count))]
+        good = [(i, photo) for i, photo in rows if not isinstance(photo, IerfError)]
+        x = torch.stack([photo for _, photo in good]) if good else torch.empty(0, 3, *model.preprocess.size)
+        yield [i for i, _ in good], x.to(model.device, model.dtype)
+
+
+def _settings(
+    model: VisionModel, layers: Sequence[LatentLayer], source: Images, top: int, sample: int, batch: int, seed: int
+) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "version": VERSION,
+        "model": model.name,
+        "weights": weights_hash(model.net),
+        "layers": {layer.layer: weights_hash(layer.sae) for layer in layers},
+        "prefix": {layer.layer: layer.grid.prefix for layer in layers},
+        "kinds": {layer.layer: list(layer.kinds) for layer in layers},
+        "values": layers[0].values,
+        "data": source.address,
+        "images": source.fingerprint,
+        "count": len(source.names),
+        "top": top,
+        "sample": sample,
+        "batch": batch,
+        "seed": seed,
+    }
+
+
+def empty(model: VisionModel, layers: Sequence[LatentLayer], top: int, sample: int) -> dict[tuple[str, Kind], Kept]:
+    """What is kept of no photograph, by layer and kind of token."""
+    with torch.no_grad(), evaluating(model.net):
+        probe = torch.zeros(1, 3, *model.preprocess.size, device=model.device, dtype=model.dtype)
+        classes = model(probe).shape[1]
+    return {
+        (layer.layer, kind): Kept.empty(layer.sae.n_latents, top, sample, classes)
+        for layer in layers
+        for kind in layer.kinds
+    }
+
+
+def _begun(folder: Path, settings: Mapping[str, Any]) -> tuple[dict[tuple[str, Kind], Kept], int] | None:
+    """What a run with the same settings has saved."""
+    if not (folder / SETTINGS).exists() or not (folder / STATE).exists():
+        return None
+    found = read_json(folder / SETTINGS)
+    differing = [name for name in settings if found.get(name) != settings[name]]
+    if differing:
+        raise IerfError(
+            f"{str(folder)!r} holds an index with other settings ({', '.join(differing)}); write to another folder"
+        )
+    return _read(folder / STATE)
+
+
+def _write(folder: Path, kept: Mapping[tuple[str, Kind], Kept], seen: int, settings: Mapping[str, Any]) -> None:
+    """All tensors as one file, which is replaced whole, and the settings."""
+    tensors = {
+        f"{name}/{kind}/{field}": tensor.contiguous()
+        for (name, kind), one in kept.items()
+        for field, tensor in one.tensors().items()
+    }
+    write(folder / STATE, safetensors.torch.save(tensors, {"photographs": str(seen)}))
+    write_json(folder / SETTINGS, settings)
+
+
+def _read(path: Path) -> tuple[dict[tuple[str, Kind], Kept], int]:
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            seen = int(file.metadata()["photographs"])
+            found: dict[tuple[str, str], dict[str, Tensor]] = {}
+            for key in file.keys():  # noqa: SIM118
+                name, kind, field = key.rsplit("/", 2)
+                found.setdefault((name, kind), {})[field] = file.get_tensor(key)
+    except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
+        raise IerfError(f"{str(path)!r} is missing or damaged ({error}); build the index anew") from None
+    return {key: Kept(**{f.name: tensors[f.name] for f in fields(Kept)}) for key, tensors in found.items()}, seen  # type: ignore[misc]
+
+
+def _indexed(
+    kept: Mapping[tuple[str, Kind], Kept], seen: int, prefix: Mapping[str, int]
+) -> dict[tuple[str, Kind], IndexedLayer]:
+    return {(name, kind): IndexedLayer(name, kind, one, seen, prefix[name]) for (name, kind), one in kept.items()}

@@ -1,0 +1,38 @@
+"""`ierf bench cafe`: what iERFs of latents and their index cost."""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from ierf.cli.bench import Batch, Rounds, Threads
+from ierf.cli.console import say
+from ierf.cli.options import Device, Model
+from ierf.model import load
+
+
+def cafe(
+    sae: Annotated[Path, typer.Option("--sae", metavar="DIR", help="What `ierf sae train` wrote.")],
+    data: Annotated[
+        str, typer.Option("--data", "-d", metavar="FOLDER|PARQUET|HF_DATASET", help="Photographs; one batch is used.")
+    ],
+    model: Model = "bundled:vit-tiny",
+    batch: Batch = None,
+    rounds: Rounds = 7,
+    threads: Threads = None,
+    device: Device = "cpu",
+) -> None:
+    """The iERF of a latent against forward + gradient, and an index of all latents against a forward pass."""
+    from ierf.cafe import LatentLayer
+    from ierf.cafe.saved import saved_autoencoders, values_of
+    from ierf.experiments.cafe_cost import cafe_costs
+    from ierf.store.data import open_images
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    vision_model, saes = load(model, device), saved_autoencoders(sae)
+    values = values_of(saes)
+    layers = [LatentLayer(vision_model, name, found.to(device), values) for name, found in saes.items()]
+    for cost in cafe_costs(vision_model, layers, open_images(data), batch or (1, 16), rounds):
+        say(f"{cost.what} / {cost.peer}: {cost.ratio:.2f} ({cost.lowest:.2f} – {cost.highest:.2f})")

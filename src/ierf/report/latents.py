@@ -1,0 +1,234 @@
+"""Latents as people see them: where each fires beside what drives it, as a picture and as a page to search."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from importlib.resources import files
+from pathlib import Path
+from typing import Literal
+from urllib.parse import quote
+
+import numpy as np
+import torch
+from PIL import Image
+
+from ierf.cafe import Example, IndexedLayer, LatentIndex, LatentLayer, ierfs, nonlocality
+from ierf.cafe.evidence import on_grid
+from ierf.concepts.bank_pictures import webp
+from ierf.report.explanation import Prediction
+from ierf.report.figures import slug
+from ierf.report.files import write
+from ierf.report.html import bars, document
+from ierf.report.pictures import spotlight
+from ierf.store.data import Images
+from ierf.store.pictures import contact_sheet
+
+Order = Literal["non-locality", "frequency", "selectivity", "random"]
+"""By which latents are chosen and sorted."""
+ORDERS: tuple[Order, ...] = ("non-locality", "frequency", "selectivity", "random")
+SIDE = 128
+"""Of a picture on the page, in pixels."""
+PICTURES = 5
+_TILE = 160
+_RAREST = 8
+"""Photographs that must activate a latent for its non-locality to say something."""
+
+
+@dataclass(frozen=True, eq=False)
+class LatentCard:
+    """What is shown of one latent."""
+
+    layer: str
+    kind: str
+    index: int
+    pairs: Sequence[tuple[Image.Image, Image.Image]]
+    """Of each photograph: bright where the latent is active, and bright where its iERF is positive."""
+    alts: Sequence[str]
+    frequency: float
+    entropy: float
+    selectivity: float
+    displacement: float
+    outside: float
+    classes: Sequence[Prediction]
+
+    @property
+    def anchor(self) -> str:
+        return f"{self.layer}/{self.kind}/{self.index}"
+
+
+def chosen_latents(indexed: IndexedLayer, order: Order, limit: int, seed: int = 0) -> list[int]:
+    """The first so many latents in this order, of those that enough photographs activate."""
+    if order == "random":
+        values = torch.rand(len(indexed), generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    elif order == "frequency":
+        values = indexed.frequency
+    else:
+        values = indexed.selectivity if order == "selectivity" else indexed.entropy.double()
+    known = values.masked_fill(indexed.kept.fired < _RAREST, -torch.inf)
+    ranked = known.argsort(descending=True, stable=True)[:limit]
+    return [int(latent) for latent in ranked if known[latent] > -torch.inf]
+
+
+def latent_card(
+    layer: LatentLayer,
+    indexed: IndexedLayer,
+    photographs: Images,
+    latent: int,
+    *,
+    count: int = PICTURES,
+    side: int = SIDE,
+    method: str = "attnlrp",
+) -> LatentCard:
+    """The photographs that activate a latent most, and its non-locality in them."""
+    examples = indexed.top(latent, count)
+    views = [layer.model.view(photographs.read(example.image)) for example in examples]
+    pairs: list[tuple[Image.Image, Image.Image]] = []
+    displacement = outside = float("nan")
+    if examples:
+        x = torch.stack([layer.model.preprocess.to_tensor(view) for view in views])
+        x = x.to(layer.model.device, layer.model.dtype)
+        latents, positions = torch.full((len(x),), latent), torch.tensor([example.position for example in examples])
+        pixels, active = ierfs(layer, x, latents, positions, method), layer.maps(x, latents)
+        driving = on_grid(pixels, (layer.grid.rows, layer.grid.columns))
+        displacement = float(nonlocality.displacement(active, driving).nanmean())
+        outside = float(nonlocality.outside(active, driving).nanmean())
+        for view, example, fired, ierf in zip(views, examples, active.cpu(), pixels.cpu(), strict=True):
+            pairs.append(_pair(layer, view, example, fired.float().numpy(), ierf.float().numpy(), side))
+    return LatentCard(
+        layer=layer.layer,
+        kind=indexed.kind,
+        index=latent,
+        pairs=pairs,
+        alts=[f"photograph {example.image}, activation {example.activation:.2f}" for example in examples],
+        frequency=float(indexed.frequency[latent]),
+        entropy=float(indexed.entropy[latent]),
+        selectivity=float(indexed.selectivity[latent]),
+        displacement=displacement,
+        outside=outside,
+        classes=[Prediction(i, layer.model.label(i), share) for i, share in indexed.classes(latent)],
+    )
+
+
+def latents_sheet(cards: Sequence[LatentCard], tile: int = _TILE) -> Image.Image:
+    """A strip for each latent: above where it is active, below the pixels that drive it."""
+    return contact_sheet([(_title(card), card.pairs) for card in cards], tile)
+
+
+def save_latents(
+    layers: Mapping[str, LatentLayer],
+    index: LatentIndex,
+    photographs: Images,
+    path: Path,
+    *,
+    order: Order = "non-locality",
+    limit: int = 40,
+    count: int = PICTURES,
+    method: str = "attnlrp",
+    seed: int = 0,
+) -> Path:
+    """Write a page of latents, its pictures in the folder NAME_pictures beside it. Returns `path`.
+
+    Args:
+        layers: of the index.
+        order: by which the `limit` latents of each layer and kind of token are chosen, and first sorted.
+        count: photographs of each.
+        method: whose iERFs are shown.
+    """
+    folder = path.with_name(f"{path.stem}_pictures")
+    sections: list[str] = []
+    tabs: list[str] = []
+    for (name, kind), indexed in index.layers.items():
+        if name in layers:
+            cards = [
+                latent_card(layers[name], indexed, photographs, latent, count=count, method=method)
+                for latent in chosen_latents(indexed, order, limit, seed)
+            ]
+            sections.append(_section(len(tabs), indexed, cards, folder))
+            tabs.append(f"{name} {kind}")
+    write(path, _page(index, tabs, sections, order).encode())
+    return path
+
+
+def _pair(
+    layer: LatentLayer, view: Image.Image, example: Example, active: np.ndarray, ierf: np.ndarray, side: int
+) -> tuple[Image.Image, Image.Image]:
+    grid = layer.grid.rows, layer.grid.columns
+    scale = side / max(view.size)
+    large = view.resize((round(view.width * scale), round(view.height * scale)), Image.Resampling.BICUBIC)
+    cell = layer.grid.cell(example.position)
+    return spotlight(large, active, cell, grid), spotlight(large, ierf, cell, grid)
+
+
+def _title(card: LatentCard) -> str:
+    return (
+        f"{card.layer}, {card.kind}, latent {card.index}: {_percent(card.frequency)} of photographs, "
+        f"entropy {card.entropy:.2f}, {_percent(card.outside)} of the evidence outside the peak"
+    )
+
+
+def _section(number: int, indexed: IndexedLayer, cards: Sequence[LatentCard], folder: Path) -> str:
+    items = "".join(_item(card, _write_pictures(card, folder)) for card in cards)
+    return f"""<section class="layer" id="layer-{number}" role="tabpanel" aria-labelledby="tab-{number}">
+<h2><code>{escape(indexed.name)}</code> {indexed.kind} tokens
+<span class="number">{len(cards)} of {len(indexed)} latents</span></h2>
+<div class="concepts">{items}</div></section>"""
+
+
+def _write_pictures(card: LatentCard, folder: Path) -> list[str]:
+    """The addresses of the card's pictures, where it is active first, relative to the page."""
+    stem = slug(f"{card.layer}-{card.kind}-{card.index}")
+    flat = [picture for row in zip(*card.pairs, strict=True) for picture in row] if card.pairs else []
+    names = [f"{stem}-{i}.webp" for i in range(len(flat))]
+    for name, picture in zip(names, flat, strict=True):
+        write(folder / name, webp(picture))
+    return [quote(f"{folder.name}/{name}") for name in names]
+
+
+def _item(card: LatentCard, addresses: Sequence[str]) -> str:
+    words = " ".join([str(card.index), f"#{card.index}", *(prediction.label for prediction in card.classes)]).lower()
+    titles = [*(f"active: {alt}" for alt in card.alts), *(f"driven by: {alt}" for alt in card.alts)]
+    pictures = "".join(
+        f'<img loading="lazy" src="{at}" alt="{escape(title)}" title="{escape(title)}">'
+        for at, title in zip(addresses, titles, strict=True)
+    )
+    keys = f'data-frequency="{card.frequency}" data-nonlocality="{card.entropy}" data-selectivity="{card.selectivity}"'
+    return f"""<article class="concept" id="{escape(card.anchor)}" data-words="{escape(words)}" {keys}>
+<h3><span>#{card.index}</span><span class="number">in {_percent(card.frequency)} of photographs</span></h3>
+<div class="crops" style="grid-template-columns:repeat({max(len(card.pairs), 1)},1fr)">{pictures}</div>
+<p class="facts">entropy of the activation {card.entropy:.2f} · evidence {card.displacement:.2f} of the diagonal from
+the peak, {_percent(card.outside)} outside it</p>
+{bars(card.classes)}</article>"""
+
+
+def _page(index: LatentIndex, names: Sequence[str], sections: Sequence[str], order: Order) -> str:
+    tabs = "".join(
+        f'<button type="button" role="tab" id="tab-{i}" aria-controls="layer-{i}">{escape(name)}</button>'
+        for i, name in enumerate(names)
+    )
+    model = str(index.settings["model"])
+    sorting = "".join(
+        f'<option value="{key}"{" selected" if name == order else ""}>{name}</option>'
+        for name, key in (("non-locality", "nonlocality"), ("frequency", "frequency"), ("selectivity", "selectivity"))
+    )
+    body = f"""<style>{_resource("concepts.css")}</style>
+<p class="eyebrow">{escape(model)}</p>
+<h1>Latents</h1>
+<p>Each card is a latent of a sparse autoencoder, over {index.photographs} photographs. Upper row: the photographs that
+activate it most, bright where it is active, the strongest patch framed. Lower row: bright where the pixels are that
+drive that activation (its iERF). Bars are the predicted classes in whose photographs the latent is active. Chosen by
+{escape(order)}.</p>
+<div class="tools"><div class="tabs" role="tablist" aria-label="Layers">{tabs}</div>
+<input id="search" type="search" placeholder="Class or number" aria-label="Search cards by class or number">
+<label>Sort by <select id="sort">{sorting}</select></label>
+<span id="found" class="number" role="status"></span></div>
+{"".join(sections)}
+<script>{_resource("concepts.js")}{_resource("latents.js")}</script>"""
+    return document(f"Latents of {model}", body)
+
+
+def _percent(share: float) -> str:
+    return "–" if share != share else f"{100 * share:.2g} %"
+
+
+def _resource(name: str) -> str:
+    return files("ierf.report").joinpath(name).read_text(encoding="utf-8")
