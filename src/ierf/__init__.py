@@ -10,7 +10,7 @@ from ierf.model import VisionModel, load
 from ierf.report import Explanation, explain
 
 if TYPE_CHECKING:
-    from ierf import concepts, graph, world
+    from ierf import cafe, concepts, graph, world
     from ierf.concepts import ConceptBank
     from ierf.graph import ConceptGraph
     from ierf.store import PFVStore
@@ -25,6 +25,7 @@ __all__ = [
     "PFVStore",
     "VisionModel",
     "attribute",
+    "cafe",
     "check_conservation",
     "concepts",
     "effective_receptive_fields",
@@ -37,20 +38,14 @@ __all__ = [
 ]
 
 
+_ROOMS = ("cafe", "concepts", "graph", "world")
+_FROM = {"PFVStore": "store", "ConceptBank": "concepts", "ConceptGraph": "graph"}
+
+
 def __getattr__(name: str) -> Any:
-    """The store, the concepts, the graph and the world of scenes, imported when they are asked for."""
-    if name == "PFVStore":
-        from ierf.store import PFVStore
-
-        return PFVStore
-    if name == "ConceptBank":
-        from ierf.concepts import ConceptBank
-
-        return ConceptBank
-    if name == "ConceptGraph":
-        from ierf.graph import ConceptGraph
-
-        return ConceptGraph
-    if name in ("concepts", "graph", "world"):
+    """What takes long to import, imported when it is asked for."""
+    if name in _ROOMS:
         return import_module(f"ierf.{name}")
+    if name in _FROM:
+        return getattr(import_module(f"ierf.{_FROM[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
