@@ -120,7 +120,7 @@ def test_show_frames_the_strongest_patches(trained: Path, photos: Path, tmp_path
     assert int(found.patches[latent, 0]) == int(codes[images[latent, 0], :, latent].argmax())
 
 
-def test_mistakes_are_one_sentence_with_status_1(trained: Path, photos: Path, tmp_path: Path) -> None:
+def test_mistakes_are_one_sentence(trained: Path, photos: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "o")
     for arguments in (
         ["train", "--data", "nowhere", "-l", "layer3", "--out", out],
@@ -136,7 +136,7 @@ def test_mistakes_are_one_sentence_with_status_1(trained: Path, photos: Path, tm
         ["show", trained, "--data", photos, "--layer", "layer3.1", "--latent", "64"],
     ):
         result = command(*arguments)
-        assert result.exit_code == 1, arguments
+        assert result.exit_code == 2, arguments
         assert result.stderr.startswith("error: ")
         assert result.stderr.count("\n") == 1
 

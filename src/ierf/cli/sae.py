@@ -26,7 +26,6 @@ from ierf.store.files import write_json
 
 sae = typer.Typer(help="Sparse autoencoders: latents of a layer’s feature vectors.", no_args_is_help=True)
 
-FAILED = 1
 
 Data = Annotated[
     str | None,
@@ -91,51 +90,50 @@ def train_command(
 
         torchrun --nproc-per-node 2 --no-python ierf sae train --data photos/ --layers layer3.1 --out saes/
     """
-    with _one_sentence():
-        compute = {"bf16": "bfloat16"}.get(dtype or "", dtype)
-        settings = Training(
-            seed=seed,
-            **given(samples=samples, batch=batch, lr=lr, schedule=schedule, buffer=buffer, compute=compute),
-        )
-        names = [name.strip() for some in layers for name in some.split(",") if name.strip()]
-        with _processes():
-            here = f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and "LOCAL_RANK" in os.environ else device
-            source: Source
-            if (data is None) == (store is None):
-                raise IerfError("say where the feature vectors come from: --data PHOTOGRAPHS or --store STORE")
-            if store is not None:
-                source = FromStore(PFVStore(store), names, seed, here)
-            else:
-                assert data is not None
-                source = FromModel(
-                    load(model, here),
-                    data,
-                    names,
-                    seed=seed,
-                    limit=limit,
-                    compute=settings.compute,
-                    **given(per_image=per_image, values=values),
-                )
-            origin: dict[str, Any] = source.identity
-            saes = {}
-            for name, channels in source.channels.items():
-                made = SAE(kind, channels, latents or 8 * channels, k, seed=seed, training=settings, **given(lam=lam))
-                before = origin["values"] if isinstance(origin["values"], str) else origin["values"][name]
-                made.about = {
-                    "model": origin["model"],
-                    "weights": origin["weights"],
-                    "layer": name,
-                    "values": before,
-                }
-                saes[name] = made.to(here)
-            _train(saes, source, settings, save, save_every)
-            if int(os.environ.get("RANK", 0)) == 0:
-                for name, trained in saes.items():
-                    trained.save(save / name)
-                say_path(save)
-        if isinstance(source, FromModel):
-            for reason in source.skipped.values():
-                complain(IerfError(f"{reason}; skipped"))
+    compute = {"bf16": "bfloat16"}.get(dtype or "", dtype)
+    settings = Training(
+        seed=seed,
+        **given(samples=samples, batch=batch, lr=lr, schedule=schedule, buffer=buffer, compute=compute),
+    )
+    names = [name.strip() for some in layers for name in some.split(",") if name.strip()]
+    with _processes():
+        here = f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and "LOCAL_RANK" in os.environ else device
+        source: Source
+        if (data is None) == (store is None):
+            raise IerfError("say where the feature vectors come from: --data PHOTOGRAPHS or --store STORE")
+        if store is not None:
+            source = FromStore(PFVStore(store), names, seed, here)
+        else:
+            assert data is not None
+            source = FromModel(
+                load(model, here),
+                data,
+                names,
+                seed=seed,
+                limit=limit,
+                compute=settings.compute,
+                **given(per_image=per_image, values=values),
+            )
+        origin: dict[str, Any] = source.identity
+        saes = {}
+        for name, channels in source.channels.items():
+            made = SAE(kind, channels, latents or 8 * channels, k, seed=seed, training=settings, **given(lam=lam))
+            before = origin["values"] if isinstance(origin["values"], str) else origin["values"][name]
+            made.about = {
+                "model": origin["model"],
+                "weights": origin["weights"],
+                "layer": name,
+                "values": before,
+            }
+            saes[name] = made.to(here)
+        _train(saes, source, settings, save, save_every)
+        if int(os.environ.get("RANK", 0)) == 0:
+            for name, trained in saes.items():
+                trained.save(save / name)
+            say_path(save)
+    if isinstance(source, FromModel):
+        for reason in source.skipped.values():
+            complain(IerfError(f"{reason}; skipped"))
 
 
 @sae.command()
@@ -163,35 +161,34 @@ def evaluate(
     """
     from ierf.experiments.sae_evaluation import evaluate_saes
 
-    with _one_sentence():
-        saes = {layer: found.to(device) for layer, found in _saved(path).items()}
-        columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-        with Progress(*columns, console=err(), transient=True, disable=not err().is_terminal) as bar:
-            found = evaluate_saes(
-                load(model, device),
-                saes,
-                data,
-                labels=labels,
-                limit=limit,
-                track=lambda batches: bar.track(batches, description="evaluating"),
-                values=_values(saes, values),
-            )
-        table = Table(box=box.SIMPLE_HEAD)
-        table.add_column("layer")
-        for heading in ("FVU", "L0", "dead", "loss", "patched", "empty", "recovered", "same"):
-            table.add_column(heading, justify="right")
-        for layer, one in found.items():
-            losses = (f"{value:.3f}" for value in (one.loss, one.loss_patched, one.loss_empty))
-            numbers = (f"{one.fvu:.3f}", f"{one.l0:.1f}", f"{one.dead:.1%}", *losses)
-            table.add_row(Text(layer), *numbers, f"{one.recovered:.1%}", f"{one.agreement:.1%}")
-        out().print(table)
-        if save is not None:
-            numbers_of = {
-                layer: {**asdict(one), "recovered": one.recovered, "recovered_from_zero": one.recovered_from_zero}
-                for layer, one in found.items()
-            }
-            write_json(save, numbers_of)
-            say_path(save)
+    saes = {layer: found.to(device) for layer, found in _saved(path).items()}
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=err(), transient=True, disable=not err().is_terminal) as bar:
+        found = evaluate_saes(
+            load(model, device),
+            saes,
+            data,
+            labels=labels,
+            limit=limit,
+            track=lambda batches: bar.track(batches, description="evaluating"),
+            values=_values(saes, values),
+        )
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column("layer")
+    for heading in ("FVU", "L0", "dead", "loss", "patched", "empty", "recovered", "same"):
+        table.add_column(heading, justify="right")
+    for layer, one in found.items():
+        losses = (f"{value:.3f}" for value in (one.loss, one.loss_patched, one.loss_empty))
+        numbers = (f"{one.fvu:.3f}", f"{one.l0:.1f}", f"{one.dead:.1%}", *losses)
+        table.add_row(Text(layer), *numbers, f"{one.recovered:.1%}", f"{one.agreement:.1%}")
+    out().print(table)
+    if save is not None:
+        numbers_of = {
+            layer: {**asdict(one), "recovered": one.recovered, "recovered_from_zero": one.recovered_from_zero}
+            for layer, one in found.items()
+        }
+        write_json(save, numbers_of)
+        say_path(save)
 
 
 @sae.command()
@@ -215,31 +212,30 @@ def show(
     """A contact sheet of the patches that activate latents most, each in its photograph and with its surroundings."""
     from ierf.experiments.sae_exemplars import drawn_latents, latent_sheet, strongest
 
-    with _one_sentence():
-        saes = _saved(path)
-        if layer is None and len(saes) > 1:
-            raise IerfError(f"say which layer: {', '.join(saes)}")
-        name = layer or next(iter(saes))
-        if name not in saes:
-            raise IerfError(f"there is no autoencoder of {name!r} in {str(path)!r}, but of {', '.join(saes)}")
-        loaded = load(model, device)
-        found = strongest(
-            loaded,
-            saes[name].to(device),
-            name,
-            data,
-            count=count,
-            limit=limit,
-            values=_values({name: saes[name]}, values),
-        )
-        chosen = latent or drawn_latents(found, 10, seed)
-        if any(not 0 <= one < saes[name].n_latents for one in chosen):
-            raise IerfError(f"latents are numbered from 0 to {saes[name].n_latents - 1}; got {chosen}")
-        sheet = latent_sheet(loaded, found, data, chosen)
-        try:
-            sheet.save(save, "PNG")
-        except OSError as error:
-            raise IerfError(f"cannot write {str(save)!r}: {error.strerror or error}") from error
+    saes = _saved(path)
+    if layer is None and len(saes) > 1:
+        raise IerfError(f"say which layer: {', '.join(saes)}")
+    name = layer or next(iter(saes))
+    if name not in saes:
+        raise IerfError(f"there is no autoencoder of {name!r} in {str(path)!r}, but of {', '.join(saes)}")
+    loaded = load(model, device)
+    found = strongest(
+        loaded,
+        saes[name].to(device),
+        name,
+        data,
+        count=count,
+        limit=limit,
+        values=_values({name: saes[name]}, values),
+    )
+    chosen = latent or drawn_latents(found, 10, seed)
+    if any(not 0 <= one < saes[name].n_latents for one in chosen):
+        raise IerfError(f"latents are numbered from 0 to {saes[name].n_latents - 1}; got {chosen}")
+    sheet = latent_sheet(loaded, found, data, chosen)
+    try:
+        sheet.save(save, "PNG")
+    except OSError as error:
+        raise IerfError(f"cannot write {str(save)!r}: {error.strerror or error}") from error
     say_path(save)
 
 
@@ -304,13 +300,3 @@ def _processes() -> Iterator[None]:
         yield
     finally:
         torch.distributed.destroy_process_group()
-
-
-@contextmanager
-def _one_sentence() -> Iterator[None]:
-    """A mistake that the library explains: one line, status 1."""
-    try:
-        yield
-    except IerfError as error:
-        complain(error)
-        raise typer.Exit(FAILED) from None
