@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ierf.concepts.codes import Codes
 from ierf.concepts.lasso import lasso
+from ierf.concepts.layer_concepts import ClassShares
 from ierf.errors import IerfError
 from ierf.model import Preprocess, VisionModel
 
@@ -61,6 +62,31 @@ class SmallConcepts:
     def __len__(self) -> int:
         return len(self.atoms)
 
+    @property
+    def frequencies(self) -> Float[Tensor, " K"]:
+        return torch.arange(len(self)) / 8
+
+    @property
+    def strengths(self) -> Float[Tensor, " K"]:
+        return torch.arange(len(self)) + 0.5
+
+    @property
+    def relevances(self) -> Float[Tensor, " K"]:
+        return torch.arange(len(self)) / 16
+
+    @property
+    def cosines(self) -> Float[Tensor, "K E"]:
+        return torch.tensor([0.875, 0.75]).expand(len(self), 2)
+
+    @property
+    def class_shares(self) -> ClassShares:
+        """All of concept k in photographs of class k % 3."""
+        rows = torch.arange(len(self) + 1)
+        return ClassShares(rows, rows[:-1] % 3, torch.ones(len(self)))
+
+    def nearest(self, concept: int, count: int = 5) -> list[tuple[int, float]]:
+        return [((concept + 1) % len(self), 0.25)]
+
     def concept(self, index: int) -> int:
         if not 0 <= index < len(self):
             raise IerfError(f"there is no concept {index}")
@@ -85,6 +111,9 @@ class SmallBank:
 
     def layer(self, name: str) -> SmallConcepts:
         return self.of[name]
+
+    def label(self, index: int) -> str:
+        return f"class {index}"
 
     def exemplar_pictures(self, layer: str, concept: int, n: int) -> list[Image.Image]:
         return [Image.new("RGB", (8, 8), (20 * concept, 40, 60))] * min(n, 4)

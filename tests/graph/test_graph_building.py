@@ -10,6 +10,7 @@ from ierf.concepts.lasso import lasso
 from ierf.errors import IerfError
 from ierf.graph import ConceptGraph, claims, compare, compare_photographs, intervene
 from ierf.graph.choosing import choose
+from ierf.graph.facts import ConceptFacts
 from ierf.graph.null import p_values, random_concepts
 
 ALL = {"top": CHANNELS, "shared": CHANNELS, "keep": 1.0, "pictures": False}
@@ -190,6 +191,16 @@ def test_nodes_have_pictures_maps_and_pixels() -> None:
     assert float(node.ierf.tensor().sum()) == pytest.approx(float(codes.sum()), rel=0.05, abs=16 * node.ierf.scale)
     assert len(node.exemplars) == 4
     assert graph.view.startswith(b"\x89PNG")
+    assert node.index is not None
+    neighbour = (node.index + 1) % 5
+    assert node.facts == ConceptFacts(
+        node.index / 8,
+        node.index + 0.5,
+        node.index / 16,
+        ((f"class {node.index % 3}", 1.0),),
+        ((neighbour, 0.25),),
+        (0.875, 0.75),
+    )
 
 
 def test_the_most_important_and_the_shared() -> None:
