@@ -18,8 +18,8 @@ from ierf.experiments.data import open_data
 from ierf.experiments.extractors import DICTIONARY_LIMIT
 from ierf.experiments.extractors import extractors as run_extractors
 from ierf.experiments.fitted import FitSettings, all_fitted, parse_recipes
-from ierf.experiments.interlayer_curves import SCORES, InterlayerSettings, pairs_of
-from ierf.experiments.interlayer_curves import interlayer as run_interlayer
+from ierf.experiments.interlayer import SCORES, InterlayerSettings, pairs_of
+from ierf.experiments.interlayer import interlayer as run_interlayer
 from ierf.experiments.results import Results
 from ierf.experiments.tables import check_out
 from ierf.graph import METHODS
