@@ -1,9 +1,7 @@
 """C-insertion and C-deletion: curves by hand, ends that are known, a run that resumes."""
 
 import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +12,7 @@ from typer.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "concepts"))
 from bank_store import small_model
+from stopping import stop_after
 
 import ierf
 from ierf.cli import main
@@ -126,16 +125,6 @@ def test_complete_concepts_end_at_the_network_itself(data: DataSet, tmp_path: Pa
         assert cell["act1 accuracy/deletion/0"] == 1
     gained = found["probability-difference"]
     assert all(gained.interval("axes", layer).mean > 0 for layer in ("act1", "act2"))
-
-
-def stop_after(count: int) -> Any:
-    def track(units: Iterable[str]) -> Iterator[str]:
-        for i, unit in enumerate(units):
-            if i == count:
-                raise KeyboardInterrupt
-            yield unit
-
-    return track
 
 
 def test_a_resumed_run_is_the_same_to_the_byte(data: DataSet, tmp_path: Path) -> None:

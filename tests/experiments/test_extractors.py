@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +18,7 @@ from typer.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "concepts"))
 from bank_store import small_model, small_store
+from stopping import stop_after
 
 from ierf.cli import main
 from ierf.concepts import EXTRACTORS, SAE
@@ -104,16 +104,6 @@ def test_every_number_is_that_of_the_held_out_pfvs(store: PFVStore, tmp_path: Pa
             }
             for measure, value in expected.items():
                 assert results[measure].values[name][f"axes {codes}"]["act2"] == pytest.approx(float(value), rel=1e-3)
-
-
-def stop_after(count: int) -> Any:
-    def track(units: Iterable[str]) -> Iterator[str]:
-        for i, unit in enumerate(units):
-            if i == count:
-                raise KeyboardInterrupt
-            yield unit
-
-    return track
 
 
 def test_a_resumed_run_fits_nothing_twice_and_ends_like_an_unbroken_one(store: PFVStore, tmp_path: Path) -> None:

@@ -1,7 +1,6 @@
 """Fig. 11: curves of a linear network by hand, ends that are known, a run that resumes."""
 
 import sys
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,6 +15,7 @@ from typer.testing import CliRunner
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "graph"))
 from small_bank import CHANNELS, SmallBank, SmallConcepts
 from small_bank import model as small_model
+from stopping import stop_after
 
 import ierf
 from ierf.cli import main
@@ -126,16 +126,6 @@ def test_the_right_order_beats_chance(tmp_path: Path) -> None:
     results = interlayer(small_model(gate=True), axes_bank(), data, tmp_path, settings)
     difference = areas(results, {PAIR: PAIR}, "")["difference"]
     assert float((difference.of("ig", PAIR) - difference.of("random", PAIR)).mean()) > 0.05
-
-
-def stop_after(count: int) -> Any:
-    def track(units: Iterable[str]) -> Iterator[str]:
-        for i, unit in enumerate(units):
-            if i == count:
-                raise KeyboardInterrupt
-            yield unit
-
-    return track
 
 
 def written(results: Results) -> list[str]:

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from ierf.errors import IerfError
 from ierf.graph import Reconstruction, interlayer_curves, largest_cosine, largest_projection
+from ierf.graph.interlayer import area
 
 
 @pytest.fixture
@@ -29,8 +30,8 @@ def test_curves_by_hand(image: Reconstruction) -> None:
     torch.testing.assert_close(curves.insertion[0] * 8, torch.tensor([0.0, 8.0, 8.0, 8.0, 8.0]))
     torch.testing.assert_close(curves.deletion[1], torch.tensor([1.0, 1.0, 1.0, 1.0, 3.0]))
     torch.testing.assert_close(curves.insertion[1], torch.tensor([3.0, 3.0, 3.0, 3.0, 1.0]))
-    torch.testing.assert_close(curves.deletion_auc, torch.tensor([15 / 32, 5 / 4]))
-    torch.testing.assert_close(curves.insertion_auc, torch.tensor([28 / 32, 11 / 4]))
+    torch.testing.assert_close(area(curves.counts, curves.deletion), torch.tensor([15 / 32, 5 / 4]).double())
+    torch.testing.assert_close(area(curves.counts, curves.insertion), torch.tensor([28 / 32, 11 / 4]).double())
 
 
 def test_few_points_and_small_batches_are_points_of_the_same_curve(image: Reconstruction) -> None:

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from concept_graphs import SHARES
 from PIL import Image
 
 from ierf.graph import ConceptGraph, Edge, LayerAccount, Node
@@ -12,21 +13,6 @@ from ierf.graph.facts import ConceptFacts
 from ierf.graph.node import LOGITS, RESIDUAL
 from ierf.graph.thumbnails import encoded, lossless
 
-SHARES = {
-    ("b/0", "logits/3"): 0.5,
-    ("b/1", "logits/3"): 0.2,
-    ("b/residual", "logits/3"): 0.1,
-    ("b/0", "logits/8"): 0.1,
-    ("b/1", "logits/8"): 0.7,
-    ("b/residual", "logits/8"): 0.05,
-    ("a/4", "b/0"): 0.6,
-    ("a/5", "b/0"): 0.1,
-    ("a/residual", "b/0"): 0.2,
-    ("a/4", "b/1"): 0.25,
-    ("a/5", "b/1"): 0.5,
-    ("a/residual", "b/1"): 0.1,
-}
-"""a/5 speaks against what it leads to."""
 PLACES = {"b/0": (0, 0), "b/1": (3, 3), "a/4": (0, 3), "a/5": (3, 0)}
 """The one cell of a map of 4 × 4 in which a concept is; its iERF is one row below, of rows in a circle."""
 HOSTILE = "</script><script>document.title='taken over'</script><img src=x onerror=alert(1)>"

@@ -25,14 +25,14 @@ def cafe(
 ) -> None:
     """The iERF of a latent against forward + gradient, and an index of all latents against a forward pass."""
     from ierf.cafe import LatentLayer
-    from ierf.cafe.saved import saved_autoencoders, values_of
+    from ierf.concepts.sae.folders import saved_autoencoders, trained_values
     from ierf.experiments.cafe_cost import cafe_costs
     from ierf.store.data import open_images
 
     if threads is not None:
         torch.set_num_threads(threads)
     vision_model, saes = load(model, device), saved_autoencoders(sae)
-    values = values_of(saes)
+    values = trained_values(saes)
     layers = [LatentLayer(vision_model, name, found.to(device), values) for name, found in saes.items()]
     for cost in cafe_costs(vision_model, layers, open_images(data), batch or (1, 16), rounds):
         say(f"{cost.what} / {cost.peer}: {cost.ratio:.2f} ({cost.lowest:.2f} – {cost.highest:.2f})")

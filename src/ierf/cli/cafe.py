@@ -50,14 +50,14 @@ def cafe(
     """
     from ierf.attribution import usual_method
     from ierf.cafe import LatentLayer, build_index
-    from ierf.cafe.saved import saved_autoencoders, values_of
+    from ierf.concepts.sae.folders import saved_autoencoders, trained_values
     from ierf.report.latents import latent_card, latents_sheet, save_latents
     from ierf.store.data import First, open_images
 
     vision_model = load(model, device)
     saes = {name: found.to(device) for name, found in saved_autoencoders(sae, layer).items()}
     photographs = open_images(data) if limit is None else First(open_images(data), limit)
-    values = values_of(saes)
+    values = trained_values(saes)
     layers = {name: LatentLayer(vision_model, name, found, values) for name, found in saes.items()}
     if layer is not None and layer not in layers:
         raise IerfError(f"there is no autoencoder of {layer!r} in {str(sae)!r}, but of {', '.join(layers)}")

@@ -46,7 +46,7 @@ def cafe(
         ierf evaluate cafe --model bundled:vit-tiny --sae saes --index latents/index --latents 20 --images 2
     """
     from ierf.cafe import LatentIndex
-    from ierf.cafe.saved import saved_autoencoders
+    from ierf.concepts.sae.folders import saved_autoencoders
     from ierf.store.data import open_images
 
     settings = CafeSettings(

@@ -18,7 +18,7 @@ from ierf.cli.console import complain, err, out, say, say_path
 from ierf.cli.options import DEFAULT_MODEL, Device, Model, given, one_of
 from ierf.concepts.sae import SAE, FromModel, FromStore, Metrics, Source, Training, train
 from ierf.concepts.sae.checkpoint import FILE
-from ierf.concepts.sae.saving import CONFIG
+from ierf.concepts.sae.folders import saved_autoencoders, trained_values
 from ierf.errors import IerfError
 from ierf.model import load
 from ierf.store import PFVStore
@@ -161,7 +161,7 @@ def evaluate(
     """
     from ierf.experiments.sae_evaluation import evaluate_saes
 
-    saes = {layer: found.to(device) for layer, found in _saved(path).items()}
+    saes = {layer: found.to(device) for layer, found in saved_autoencoders(path).items()}
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, console=err(), transient=True, disable=not err().is_terminal) as bar:
         found = evaluate_saes(
@@ -171,7 +171,7 @@ def evaluate(
             labels=labels,
             limit=limit,
             track=lambda batches: bar.track(batches, description="evaluating"),
-            values=_values(saes, values),
+            values=trained_values(saes, values),
         )
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("layer")
@@ -212,7 +212,7 @@ def show(
     """A contact sheet of the patches that activate latents most, each in its photograph and with its surroundings."""
     from ierf.experiments.sae_exemplars import drawn_latents, latent_sheet, strongest
 
-    saes = _saved(path)
+    saes = saved_autoencoders(path)
     if layer is None and len(saes) > 1:
         raise IerfError(f"say which layer: {', '.join(saes)}")
     name = layer or next(iter(saes))
@@ -226,7 +226,7 @@ def show(
         data,
         count=count,
         limit=limit,
-        values=_values({name: saes[name]}, values),
+        values=trained_values({name: saes[name]}, values),
     )
     chosen = latent or drawn_latents(found, 10, seed)
     if any(not 0 <= one < saes[name].n_latents for one in chosen):
@@ -265,28 +265,6 @@ def _train(saes: dict[str, SAE], source: Source, settings: Training, folder: Pat
         for name in saes:
             one = last[name]
             say(f"{name}: FVU {one['fvu']:.4f}, L0 {one['l0']:.1f}, dead {one['dead']:.1%} after {last['step']} steps")
-
-
-def _saved(path: Path) -> dict[str, SAE]:
-    """Layer -> autoencoder of a folder that `train` wrote, or of one autoencoder's."""
-    folders = sorted(file.parent for file in path.rglob(CONFIG))
-    if not folders:
-        raise IerfError(f"there is no autoencoder in {str(path)!r}; `ierf sae train` makes them")
-    found = {}
-    for folder in folders:
-        loaded = SAE.load(folder)
-        found[str(loaded.about.get("layer", folder.relative_to(path.parent).as_posix()))] = loaded
-    return found
-
-
-def _values(saes: dict[str, SAE], asked: str | None) -> Any:
-    """Which PFVs to take: those asked for, else those of training."""
-    trained = {one.about.get("values", "pre-activation") for one in saes.values()}
-    if asked is None and len(trained) > 1:
-        raise IerfError(
-            f"these autoencoders were trained on different values ({', '.join(trained)}); say which: --values"
-        )
-    return asked or trained.pop()
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from ierf.errors import IerfError
 from ierf.experiments.results import Better, Results
+from ierf.graph.interlayer import area
 from ierf.model.loading.extras import extra
 
 GRID = 33
@@ -20,11 +21,6 @@ GRID = 33
 KINDS = ("insertion", "deletion")
 AREAS: Mapping[str, Better] = {"insertion": "higher", "deletion": "lower", "difference": "higher"}
 """Areas under the two curves, and insertion less deletion."""
-
-
-def area(counts: Int[Tensor, " S"], heights: Float[Tensor, "*batch S"]) -> Float[Tensor, " *batch"]:
-    """The area under a curve over the share of concepts, by the trapezoid rule."""
-    return torch.trapezoid(heights.double(), counts.double() / counts[-1], dim=-1)
 
 
 def on_grid(counts: Int[Tensor, " S"], heights: Float[Tensor, " S"]) -> list[float]:

@@ -24,15 +24,10 @@ class Curves:
     deletion: Float[Tensor, "T S"]
     insertion: Float[Tensor, "T S"]
 
-    @property
-    def deletion_auc(self) -> Float[Tensor, " T"]:
-        """Area under deletion over the share of concepts: small where the order is right."""
-        return _area(self.counts, self.deletion)
 
-    @property
-    def insertion_auc(self) -> Float[Tensor, " T"]:
-        """Area under insertion over the share of concepts: large where the order is right."""
-        return _area(self.counts, self.insertion)
+def area(counts: Int[Tensor, " S"], heights: Float[Tensor, "*batch S"]) -> Float[Tensor, " *batch"]:
+    """The area under a curve over the share of concepts, by the trapezoid rule."""
+    return torch.trapezoid(heights.double(), counts.double() / counts[-1], dim=-1)
 
 
 def largest_cosine(
@@ -90,8 +85,3 @@ def _strengths(x: Reconstruction, strength: Strength, shown: Tensor, at_once: in
         for kept, target in zip(torch.split(shown.flatten(0, 1), at_once), torch.split(own, at_once), strict=True):
             found.append(strength(x.with_only(kept)).gather(1, target[:, None])[:, 0])
     return torch.cat(found).view(n_targets, n_points)
-
-
-def _area(counts: Int[Tensor, " S"], heights: Float[Tensor, "T S"]) -> Float[Tensor, " T"]:
-    share = counts.to(heights) / counts[-1]
-    return torch.trapezoid(heights, share, dim=1)

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ierf.concepts.sae import SAE
+from ierf.concepts.sae.sae import SAE
 from ierf.concepts.sae.saving import CONFIG
 from ierf.errors import IerfError
 
@@ -25,9 +25,13 @@ def saved_autoencoders(path: Path, layer: str | None = None) -> dict[str, SAE]:
     return found
 
 
-def values_of(saes: Mapping[str, SAE]) -> Any:
-    """The PFVs that all of them were trained on. Raises `IerfError` if they differ."""
+def trained_values(saes: Mapping[str, SAE], asked: str | None = None) -> Any:
+    """`asked`, else the PFVs that all of them were trained on. Raises `IerfError` if they differ."""
+    if asked is not None:
+        return asked
     values = {sae.about.get("values", "pre-activation") for sae in saes.values()}
     if len(values) > 1:
-        raise IerfError(f"these autoencoders were trained on different values ({', '.join(sorted(values))})")
+        raise IerfError(
+            f"these autoencoders were trained on different values ({', '.join(sorted(values))}); give those of one kind"
+        )
     return values.pop()
