@@ -17,9 +17,9 @@ import torch
 
 import ierf
 from ierf.concepts import ConceptBank
-from ierf.graph.building import important
-from ierf.graph.interventions import intervene
-from ierf.graph.taking import take
+from ierf.graph.building.build import important
+from ierf.graph.building.taking import take
+from ierf.graph.uses.interventions import intervene
 from ierf.store.data import open_images
 
 

@@ -2,10 +2,10 @@
 
 from dataclasses import replace
 
-from ierf.graph.account import LayerAccount
-from ierf.graph.concept_graph import ConceptGraph
-from ierf.graph.edge import Edge
-from ierf.graph.node import LOGITS, RESIDUAL, Node
+from ierf.graph.structure.account import LayerAccount
+from ierf.graph.structure.concept_graph import ConceptGraph
+from ierf.graph.structure.edge import Edge
+from ierf.graph.structure.node import LOGITS, RESIDUAL, Node
 
 SHARES = {
     ("b/0", "logits/3"): 0.5,

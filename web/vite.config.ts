@@ -29,7 +29,7 @@ export default defineConfig({
   base: "./",
   plugins: [inlined()],
   build: {
-    outDir: "../src/ierf/graph",
+    outDir: "../src/ierf/graph/picture",
     emptyOutDir: false,
     modulePreload: false,
     target: "es2022",

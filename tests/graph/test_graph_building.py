@@ -9,9 +9,9 @@ from torch.nn.functional import cosine_similarity
 from ierf.concepts.lasso import lasso
 from ierf.errors import IerfError
 from ierf.graph import ConceptGraph, claims, compare, compare_photographs, intervene
-from ierf.graph.choosing import choose
-from ierf.graph.facts import ConceptFacts
-from ierf.graph.null import p_values, random_concepts
+from ierf.graph.building.choosing import choose
+from ierf.graph.building.null import p_values, random_concepts
+from ierf.graph.structure.facts import ConceptFacts
 
 ALL = {"top": CHANNELS, "shared": CHANNELS, "keep": 1.0, "pictures": False}
 

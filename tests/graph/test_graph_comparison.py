@@ -6,7 +6,7 @@ import pytest
 from concept_graphs import graph, without
 
 from ierf.errors import IerfError
-from ierf.graph.compare import compare
+from ierf.graph.uses.compare import compare
 
 
 def test_a_graph_does_not_differ_from_itself() -> None:

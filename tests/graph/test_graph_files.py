@@ -15,12 +15,12 @@ from concept_graphs import graph
 from PIL import Image
 
 from ierf.errors import IerfError
-from ierf.graph.cells import Cells
-from ierf.graph.concept_graph import ConceptGraph
-from ierf.graph.facts import ConceptFacts
-from ierf.graph.neuronpedia import to_neuronpedia
-from ierf.graph.thumbnails import lossless
-from ierf.graph.words import left_out
+from ierf.graph.files.neuronpedia import to_neuronpedia
+from ierf.graph.picture.thumbnails import lossless
+from ierf.graph.picture.words import left_out
+from ierf.graph.structure.cells import Cells
+from ierf.graph.structure.concept_graph import ConceptGraph
+from ierf.graph.structure.facts import ConceptFacts
 
 
 def _illustrated() -> ConceptGraph:

@@ -7,8 +7,8 @@ from torch import Tensor, nn
 import ierf
 from ierf.errors import IerfError, UnknownNameError
 from ierf.graph import Alignment, Between, Question, Reconstruction, gig, icat
-from ierf.graph.attributions import METHODS
-from ierf.graph.attributions.integrated_gradients import integrated_gradients
+from ierf.graph.influence.attributions import METHODS
+from ierf.graph.influence.attributions.integrated_gradients import integrated_gradients
 from ierf.model import Section, capture
 
 

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ierf.errors import IerfError
 from ierf.graph import Reconstruction, interlayer_curves, largest_cosine, largest_projection
-from ierf.graph.interlayer import area
+from ierf.graph.influence.interlayer import area
 
 
 @pytest.fixture

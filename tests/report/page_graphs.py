@@ -8,10 +8,10 @@ from concept_graphs import SHARES
 from PIL import Image
 
 from ierf.graph import ConceptGraph, Edge, LayerAccount, Node
-from ierf.graph.cells import Cells
-from ierf.graph.facts import ConceptFacts
-from ierf.graph.node import LOGITS, RESIDUAL
-from ierf.graph.thumbnails import encoded, lossless
+from ierf.graph.picture.thumbnails import encoded, lossless
+from ierf.graph.structure.cells import Cells
+from ierf.graph.structure.facts import ConceptFacts
+from ierf.graph.structure.node import LOGITS, RESIDUAL
 
 PLACES = {"b/0": (0, 0), "b/1": (3, 3), "a/4": (0, 3), "a/5": (3, 0)}
 """The one cell of a map of 4 × 4 in which a concept is; its iERF is one row below, of rows in a circle."""

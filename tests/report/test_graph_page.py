@@ -15,8 +15,8 @@ from page_graphs import HOSTILE, SHARES, large, small
 from PIL import Image
 
 from ierf.graph import ConceptGraph, compare
-from ierf.graph.comparing import save_comparison
-from ierf.graph.page import Finding, page
+from ierf.graph.picture.page import Finding, page
+from ierf.graph.uses.compare_photographs import save_comparison
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 SVG = "{http://www.w3.org/2000/svg}"

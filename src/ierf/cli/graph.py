@@ -66,7 +66,7 @@ def graph(
     """
     from ierf.concepts import ConceptBank
     from ierf.graph import ConceptGraph
-    from ierf.graph.words import left_out
+    from ierf.graph.picture.words import left_out
 
     vision_model, concepts = load(model, device), ConceptBank.load(bank)
     concepts.check_model(vision_model)
@@ -117,7 +117,7 @@ def _compare(
     options: dict[str, Any],
 ) -> None:
     from ierf.graph import compare_photographs
-    from ierf.graph.comparing import save_comparison, sentence
+    from ierf.graph.uses.compare_photographs import save_comparison, sentence
 
     if len(files) != 2:
         raise IerfError(f"--compare takes two photographs, these are {len(files)}")

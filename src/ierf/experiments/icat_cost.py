@@ -17,11 +17,11 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ierf.experiments.cost import Cost, cost_of, noise
-from ierf.graph.attributions.attribution import Question
-from ierf.graph.attributions.integrated_gradients import integrated_gradients
-from ierf.graph.quadrature import midpoints
-from ierf.graph.reconstruction import Reconstruction
-from ierf.graph.scores import Alignment
+from ierf.graph.influence.attributions.attribution import Question
+from ierf.graph.influence.attributions.integrated_gradients import integrated_gradients
+from ierf.graph.influence.quadrature import midpoints
+from ierf.graph.influence.reconstruction import Reconstruction
+from ierf.graph.influence.scores import Alignment
 from ierf.model import Section, VisionModel, capture, evaluating
 
 _AT_ONCE = 16

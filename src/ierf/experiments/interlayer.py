@@ -18,10 +18,10 @@ from ierf.experiments.identity import model_fingerprint
 from ierf.experiments.journal import Journal, Track, Values, run_over
 from ierf.experiments.results import Results, as_values
 from ierf.graph import METHODS, Alignment, Curves, Logits, Projection, Question, interlayer_curves
-from ierf.graph.choosing import choose
-from ierf.graph.interlayer import Strength, largest_cosine, largest_projection
-from ierf.graph.scores import Score
-from ierf.graph.taking import Taken, take, values_of
+from ierf.graph.building.choosing import choose
+from ierf.graph.building.taking import Taken, take, values_of
+from ierf.graph.influence.interlayer import Strength, largest_cosine, largest_projection
+from ierf.graph.influence.scores import Score
 from ierf.model import Section, VisionModel, evaluating
 
 SCORES = ("icat", "gig")

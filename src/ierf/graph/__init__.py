@@ -1,22 +1,22 @@
 """How concepts of one layer act on those of the next and on classes: attributions, graphs, tests of both."""
 
-from ierf.graph.account import LayerAccount
-from ierf.graph.attacks import Adversarial, attack
-from ierf.graph.attributions import METHODS, Attribution, Question
-from ierf.graph.compare import Change, Comparison, compare
-from ierf.graph.comparing import compare_photographs
-from ierf.graph.concept_graph import ConceptGraph
-from ierf.graph.diagnosis import Culprit, Diagnosis, diagnose
-from ierf.graph.edge import Edge
-from ierf.graph.edges import Between, Edges
-from ierf.graph.gig import gig
-from ierf.graph.icat import icat
-from ierf.graph.interlayer import Curves, interlayer_curves, largest_cosine, largest_projection
-from ierf.graph.interventions import Claim, Intervention, claims, intervene
-from ierf.graph.neuronpedia import to_neuronpedia
-from ierf.graph.node import Node
-from ierf.graph.reconstruction import Reconstruction
-from ierf.graph.scores import Alignment, Logits, Probabilities, Projection, Score
+from ierf.graph.files.neuronpedia import to_neuronpedia
+from ierf.graph.influence.attributions import METHODS, Attribution, Question
+from ierf.graph.influence.edges import Between, Edges
+from ierf.graph.influence.gig import gig
+from ierf.graph.influence.icat import icat
+from ierf.graph.influence.interlayer import Curves, interlayer_curves, largest_cosine, largest_projection
+from ierf.graph.influence.reconstruction import Reconstruction
+from ierf.graph.influence.scores import Alignment, Logits, Probabilities, Projection, Score
+from ierf.graph.structure.account import LayerAccount
+from ierf.graph.structure.concept_graph import ConceptGraph
+from ierf.graph.structure.edge import Edge
+from ierf.graph.structure.node import Node
+from ierf.graph.uses.attacks import Adversarial, attack
+from ierf.graph.uses.compare import Change, Comparison, compare
+from ierf.graph.uses.compare_photographs import compare_photographs
+from ierf.graph.uses.diagnosis import Culprit, Diagnosis, diagnose
+from ierf.graph.uses.interventions import Claim, Intervention, claims, intervene
 
 __all__ = [
     "METHODS",

@@ -24,8 +24,8 @@ def graph(subject: Subject, picture: Image.Image, asked: Graph) -> Work:
 
     def work(progress: Progress) -> Result:
         from ierf.graph import ConceptGraph
-        from ierf.graph.page import page
-        from ierf.graph.schema import to_json
+        from ierf.graph.files.schema import to_json
+        from ierf.graph.picture.page import page
 
         progress.at(f"the concept graph of {len(layers)} layers")
         made = ConceptGraph.build(subject.model, bank, picture, named, layers, keep=asked.keep)
@@ -43,7 +43,7 @@ def graph(subject: Subject, picture: Image.Image, asked: Graph) -> Work:
 
 def _row(made: "ConceptGraph", layer: str, files: dict[str, File]) -> dict[str, Any]:
     """A layer's concepts, the most important first."""
-    from ierf.graph.thumbnails import caused, encoded, mosaic
+    from ierf.graph.picture.thumbnails import caused, encoded, mosaic
 
     entries = []
     concepts = [node for node in made.row(layer) if node.kind == "concept"]

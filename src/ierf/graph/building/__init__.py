@@ -1,0 +1,1 @@
+"""From a bank and photographs to a concept graph."""

@@ -1,0 +1,1 @@
+"""A concept graph as a file."""

@@ -1,0 +1,1 @@
+"""How concepts of one layer act on those of a later one, or on classes: attributions and their tests."""

@@ -1,0 +1,1 @@
+"""A concept graph as a picture and as a page."""

@@ -1,0 +1,43 @@
+"""What a concept graph says of itself, in plain sentences."""
+
+from ierf.graph.building.null import SIGNIFICANT
+from ierf.graph.structure.concept_graph import ConceptGraph
+
+
+def percent(share: float) -> str:
+    """ "12 %", "0.4 %", "< 0.1 %"."""
+    if 0 < share < 0.001:
+        return "< 0.1 %"
+    return f"{100 * share:.0f} %" if share >= 0.0095 or not share else f"{100 * share:.1f} %"
+
+
+def left_out(graph: ConceptGraph) -> list[str]:
+    """What the graph does not show, with its numbers."""
+    said = []
+    if graph.layers:
+        last, shown = graph.account(graph.layers[0]), [min(a.score_kept) for a in graph.accounts]
+        said.append(
+            f"The shown concepts of a layer hold {percent(min(shown))} to {percent(max(shown))} of what all of its "
+            "concepts add to or take from a class."
+        )
+        said.append(
+            f"Followed edge by edge from the classes down to {last.layer}, {percent(last.influence_kept)} of the score "
+            "is left: the rest went to concepts that are not shown, to weak edges and to residuals on the way."
+        )
+        worst = max(graph.accounts, key=lambda account: account.residual_share)
+        said.append(
+            f"The concepts miss up to {percent(worst.residual_share)} of a layer ({worst.layer}): the residual nodes."
+        )
+        errors = max(account.completeness_error for account in graph.accounts)
+        said.append(
+            f"Attributions add up to the scores within {errors:.2g} of the score; the codes’ KKT residual is at most "
+            f"{max(account.kkt for account in graph.accounts):.1g} λ."
+        )
+    tested = [edge for edge in graph.edges if edge.p_value is not None]
+    if tested:
+        doubtful = sum((edge.p_value or 0) > SIGNIFICANT for edge in tested)
+        said.append(
+            f"{doubtful} of {len(tested)} edges are no stronger than those of concepts drawn at random "
+            f"(p > {SIGNIFICANT}); they are dashed."
+        )
+    return said

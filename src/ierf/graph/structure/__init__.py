@@ -1,0 +1,1 @@
+"""What a concept graph is made of."""
