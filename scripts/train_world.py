@@ -30,16 +30,10 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ierf.errors import UnknownNameError
-from ierf.model.bundled.vit import VisionTransformer
 from ierf.model.bundled.world_cnn import world_cnn
+from ierf.model.bundled.world_vit import world_vit
 from ierf.model.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from ierf.world import CUE_CLASS, HELD_OUT, Scenes, Settings
-
-
-def world_vit(n_classes: int) -> nn.Module:
-    """The bundled transformer with a width of 64: 3 blocks of 4 heads (0.3 M parameters)."""
-    return VisionTransformer(width=64, depth=3, heads=4, n_classes=n_classes)
-
 
 NETWORKS: Mapping[str, Callable[[int], nn.Module]] = {"world-cnn": world_cnn, "world-vit": world_vit}
 

@@ -1,12 +1,15 @@
 """`ierf evaluate truth` from the command line."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
-from ierf.cli import main
+from ierf.cli import evaluate_truth, main
+from ierf.experiments.results import Results
+from ierf.model import VisionModel
 
 
 def test_truth_writes_its_tables(tmp_path: Path) -> None:
@@ -14,10 +17,52 @@ def test_truth_writes_its_tables(tmp_path: Path) -> None:
     result = CliRunner().invoke(main, ["evaluate", "truth", *arguments])
     assert result.exit_code == 0, result.stderr
     found = json.loads((tmp_path / "truth-local.json").read_text())
-    assert list(found["summary"]) == ["gradient", "random"]
+    assert list(found["summary"]) == ["removal from the picture", "gradient", "random"]
     cue = json.loads((tmp_path / "truth-cue.json").read_text())
     truth = cue["summary"]["removal from the picture"]
     assert truth["tint share, clean"]["mean"] < 0.3 < 0.6 < truth["tint share, tinted"]["mean"]
+
+
+def test_several_networks_give_intervals_over_networks(tmp_path: Path) -> None:
+    arguments = ["--levels", "local", "--methods", "gradient", "--limit", "3", "--also", "bundled:world-cnn-cue"]
+    result = CliRunner().invoke(main, ["evaluate", "truth", *arguments, "--out", str(tmp_path)])
+    assert result.exit_code == 0, result.stderr
+    one, other, both = (
+        json.loads((tmp_path / f"truth-{name}.json").read_text())
+        for name in ("local", "local-network-2", "local-networks")
+    )
+    means = [found["summary"]["gradient"]["on deciding parts"]["mean"] for found in (one, other)]
+    of_both = [values["gradient"]["on deciding parts"] for values in both["networks"].values()]
+    assert of_both == pytest.approx(means)
+    assert list(both["networks"]) == ["bundled:world-cnn", "bundled:world-cnn-cue"]
+    assert both["summary"]["gradient"]["on deciding parts"]["mean"] == pytest.approx(sum(means) / 2)
+
+
+def test_levels_go_over_the_layers_that_the_network_has(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def empty(name: str) -> Callable[..., object]:
+        def run(model: VisionModel, methods: list[str], *layers: object, **_: object) -> object:
+            asked.append((name, *(layer for layer in layers if isinstance(layer, str))))
+            results = Results("", {"removal": "higher"}, {"scene-1": {methods[0]: {"removal": 1.0}}})
+            return {"part": results} if name == "latents" else results
+
+        return run
+
+    for name in ("latents", "edges", "between"):
+        monkeypatch.setattr(evaluate_truth, f"run_{name}", empty(name))
+    arguments = ["-m", "bundled:world-vit", "--levels", "latents,edges", "--out", str(tmp_path)]
+    result = CliRunner().invoke(main, ["evaluate", "truth", *arguments])
+    assert result.exit_code == 0, result.stderr
+    blocks = ["blocks.0", "blocks.1", "blocks.2"]
+    assert asked == [
+        *(("latents", block) for block in blocks),
+        *(("edges", block) for block in blocks),
+        ("between", "blocks.0", "blocks.1"),
+        ("between", "blocks.1", "blocks.2"),
+    ]
+    assert (tmp_path / "truth-latents-blocks.0-part.csv").exists()
+    assert (tmp_path / "truth-edges-blocks.1-blocks.2.csv").exists()
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,10 @@ from safetensors.torch import save_file
 from torch import nn
 
 from ierf.errors import IerfError
-from ierf.experiments.activations import TABLE, activations
-from ierf.experiments.cifar import ACTIVATIONS, CifarResNet, load_checkpoints
 from ierf.experiments.data import open_data
-from ierf.experiments.local import LocalSettings, measured
+from ierf.experiments.local.activations import TABLE, activations
+from ierf.experiments.local.cifar import ACTIVATIONS, CifarResNet, load_checkpoints
+from ierf.experiments.local.scores import LocalSettings, measured
 from ierf.experiments.methods import parse_methods
 
 

@@ -18,8 +18,9 @@ import ierf
 from ierf.cli import main
 from ierf.concepts import ConceptBank
 from ierf.errors import IerfError
-from ierf.experiments.concept_curves import GRID, area, cells, curves_json, on_grid
-from ierf.experiments.concept_fidelity import (
+from ierf.experiments.concepts.curves import GRID, area, cells, curves_json, on_grid
+from ierf.experiments.concepts.extractors import extractors
+from ierf.experiments.concepts.fidelity import (
     Concepts,
     FidelitySettings,
     class_curves,
@@ -28,9 +29,8 @@ from ierf.experiments.concept_fidelity import (
     of_fitted,
     tables,
 )
+from ierf.experiments.concepts.fitted import FitSettings, all_fitted, parse_recipes
 from ierf.experiments.data import DataSet, open_data
-from ierf.experiments.extractors import extractors
-from ierf.experiments.fitted import FitSettings, all_fitted, parse_recipes
 from ierf.graph import Reconstruction
 from ierf.model import VisionModel, capture
 from ierf.store import PFVStore

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from ierf.experiments.bootstrap import confidence_interval
-from ierf.experiments.curves import Areas, insertion_deletion
+from ierf.experiments.local.curves import Areas, insertion_deletion
 from ierf.metrics import deletion, insertion
 
 

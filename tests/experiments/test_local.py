@@ -19,7 +19,7 @@ import ierf
 from ierf.attribution import METHODS
 from ierf.errors import IerfError, UnknownNameError
 from ierf.experiments.data import Photo, open_data
-from ierf.experiments.local import LocalSettings, case, local, measured, seen_mask
+from ierf.experiments.local.scores import LocalSettings, case, local, measured, seen_mask
 from ierf.experiments.methods import GROUPS, parse_method, parse_methods
 from ierf.metrics import attribution_localization, deletion, fidelity, insertion, pointing_game, sparseness, stability
 from ierf.model import Preprocess, VisionModel

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ierf.errors import IerfError
 from ierf.experiments.data import open_data
-from ierf.experiments.manipulation import (
+from ierf.experiments.local.manipulation import (
     COLUMNS,
     Attack,
     absolute_map,
@@ -21,7 +21,7 @@ from ierf.experiments.manipulation import (
     manipulation,
     to_picture,
 )
-from ierf.experiments.similarity import pearson
+from ierf.experiments.local.similarity import pearson
 from ierf.model import Preprocess, VisionModel
 
 pytest.importorskip("skimage")

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from ierf.errors import IerfError
 from ierf.experiments.data import open_data
+from ierf.experiments.local.sanity import SIMILARITIES, cascade, sanity, stages_of
 from ierf.experiments.methods import parse_methods
-from ierf.experiments.sanity import SIMILARITIES, cascade, sanity, stages_of
 from ierf.model import Preprocess, VisionModel
 
 pytest.importorskip("skimage")

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ierf.experiments.similarity import pearson, ranks, spearman, ssim
+from ierf.experiments.local.similarity import pearson, ranks, spearman, ssim
 
 
 def noise(seed: int) -> torch.Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ierf.errors import IerfError
 from ierf.experiments.methods import parse_methods
-from ierf.experiments.truth_concepts import (
+from ierf.experiments.truth.concepts import (
     NONE,
     UNCLEAR,
     average_precisions,
@@ -17,9 +17,10 @@ from ierf.experiments.truth_concepts import (
     sampled,
     what_is_there,
 )
-from ierf.experiments.truth_cue import tint_share, tinted_scenes, truth_cue
-from ierf.experiments.truth_edges import area_under_curve, planted
-from ierf.experiments.truth_local import COLUMNS, scores, truth_local
+from ierf.experiments.truth.cue import tint_share, tinted_scenes, truth_cue
+from ierf.experiments.truth.edges import area_under_curve, planted
+from ierf.experiments.truth.local import COLUMNS, scores, truth_local
+from ierf.experiments.truth.scenes import TRUTH
 from ierf.model import Preprocess, VisionModel
 from ierf.world import CLASSES, PARTS, Scenes, Settings, compose, part_masks
 
@@ -69,6 +70,9 @@ def test_removal_agrees_where_every_pixel_counts_by_itself(model: VisionModel, t
     """Input times gradient is exact for this network up to what shows behind a part; random maps know nothing."""
     found = truth_local(model, parse_methods(["gradient_x_input", "random"]), tmp_path, scenes=60)
     removal = {row: found.interval(row, "removal").mean for row in found.rows}
+    assert found.rows == (TRUTH, "gradient_x_input", "random")
+    assert found.best("on deciding parts") == "gradient_x_input"
+    assert found.interval(TRUTH, "on deciding parts").mean > found.interval("random", "on deciding parts").mean
     assert removal["gradient_x_input"] > 0.7
     assert removal["random"] < 0.5
     assert all(int(name.split("-")[1]) >= 1_000_000 for name in found.values)

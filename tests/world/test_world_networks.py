@@ -6,12 +6,12 @@ import pytest
 import torch
 
 import ierf
-from ierf.experiments.truth import scene_inputs
-from ierf.experiments.truth_cue import tinted_scenes
+from ierf.experiments.truth.cue import tinted_scenes
+from ierf.experiments.truth.scenes import scene_inputs
 from ierf.world import CLASSES, CUE_CLASS, HELD_OUT, Scenes, Settings
 
 
-@pytest.mark.parametrize("name", ["world-cnn", "world-cnn-cue"])
+@pytest.mark.parametrize("name", ["world-cnn", "world-cnn-cue", "world-vit"])
 def test_they_are_right_on_scenes_that_they_have_not_seen(name: str) -> None:
     model = ierf.load(f"bundled:{name}")
     assert model.labels == tuple(CLASSES)

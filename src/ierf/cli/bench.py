@@ -11,10 +11,10 @@ from rich.table import Table
 from ierf.cli.console import out
 from ierf.cli.options import Device, Model
 from ierf.experiments import Cost, attnlrp_costs, collect_costs, srd_costs
-from ierf.experiments.bisecting_cost import DATA, bisecting_costs
-from ierf.experiments.icat_cost import icat_costs
-from ierf.experiments.lasso_cost import lasso_cost, lasso_costs, stored_case
-from ierf.experiments.sae_cost import sae_costs
+from ierf.experiments.cost.bisecting import DATA, bisecting_costs
+from ierf.experiments.cost.icat import icat_costs
+from ierf.experiments.cost.lasso import lasso_cost, lasso_costs, stored_case
+from ierf.experiments.cost.sae import sae_costs
 from ierf.model import VisionModel, evaluating, load
 from ierf.store import PFVStore
 

@@ -15,9 +15,10 @@ from ierf.model import load
 def cafe(
     sae: Annotated[Path, typer.Option("--sae", metavar="DIR", help="What `ierf sae train` wrote.")],
     data: Annotated[
-        str, typer.Option("--data", "-d", metavar="FOLDER|PARQUET|HF_DATASET", help="Photographs; one batch is used.")
+        str, typer.Option("--data", "-d", metavar="FOLDER|PARQUET|HF_DATASET", help="Photographs for the index.")
     ],
     model: Model = "bundled:vit-tiny",
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Only the first N photographs.")] = 4096,
     batch: Batch = None,
     rounds: Rounds = 7,
     threads: Threads = None,
@@ -26,13 +27,13 @@ def cafe(
     """The iERF of a latent against forward + gradient, and an index of all latents against a forward pass."""
     from ierf.cafe import LatentLayer
     from ierf.concepts.sae.folders import saved_autoencoders, trained_values
-    from ierf.experiments.cafe_cost import cafe_costs
-    from ierf.store.data import open_images
+    from ierf.experiments.cost.cafe import cafe_costs
+    from ierf.store.data import First, open_images
 
     if threads is not None:
         torch.set_num_threads(threads)
     vision_model, saes = load(model, device), saved_autoencoders(sae)
     values = trained_values(saes)
     layers = [LatentLayer(vision_model, name, found.to(device), values) for name, found in saes.items()]
-    for cost in cafe_costs(vision_model, layers, open_images(data), batch or (1, 16), rounds):
+    for cost in cafe_costs(vision_model, layers, First(open_images(data), limit), batch or (1, 16), rounds):
         say(f"{cost.what} / {cost.peer}: {cost.ratio:.2f} ({cost.lowest:.2f} – {cost.highest:.2f})")

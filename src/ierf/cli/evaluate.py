@@ -10,20 +10,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from ierf.cli.console import err, out, say_path
 from ierf.cli.options import DEFAULT_MODEL, Device, Model
-from ierf.experiments.activations import TABLE
-from ierf.experiments.activations import activations as run_activations
-from ierf.experiments.cifar import load_checkpoints
 from ierf.experiments.data import open_data
-from ierf.experiments.differentiable import MAPS
 from ierf.experiments.journal import Track
-from ierf.experiments.local import METRICS, PAPER_METRICS, LocalSettings
-from ierf.experiments.local import local as run_local
-from ierf.experiments.manipulation import Attack
-from ierf.experiments.manipulation import manipulation as attack_all
+from ierf.experiments.local.activations import TABLE
+from ierf.experiments.local.activations import activations as run_activations
+from ierf.experiments.local.cifar import load_checkpoints
+from ierf.experiments.local.differentiable import MAPS
+from ierf.experiments.local.manipulation import Attack
+from ierf.experiments.local.manipulation import manipulation as attack_all
+from ierf.experiments.local.sanity import curve_picture
+from ierf.experiments.local.sanity import sanity as run_sanity
+from ierf.experiments.local.scores import METRICS, PAPER_METRICS, LocalSettings
+from ierf.experiments.local.scores import local as run_local
 from ierf.experiments.methods import ABLATION, GROUPS, parse_methods
 from ierf.experiments.results import Results
-from ierf.experiments.sanity import curve_picture
-from ierf.experiments.sanity import sanity as run_sanity
 from ierf.experiments.tables import check_out, save, terminal_table
 from ierf.model import load
 from ierf.report.files import write

@@ -8,8 +8,9 @@ import typer
 from ierf.cli.evaluate import Folder, Seed, tracked
 from ierf.cli.evaluate_concepts import names_of, show_all
 from ierf.cli.options import DEFAULT_MODEL, Device, Model
-from ierf.experiments.cafe import DEFAULT, CafeSettings
-from ierf.experiments.cafe import cafe as run_cafe
+from ierf.errors import UnknownNameError
+from ierf.experiments.concepts.cafe import DEFAULT, CafeSettings
+from ierf.experiments.concepts.cafe import cafe as run_cafe
 from ierf.experiments.tables import check_out
 from ierf.model import load
 
@@ -54,6 +55,9 @@ def cafe(
     )
     opened, found = LatentIndex.open(index), saved_autoencoders(sae)
     wanted = names_of(layers) or [name for name in found if name in opened.settings["layers"]]
+    for name in wanted:
+        if name not in found:
+            raise UnknownNameError("layer with an autoencoder", name, found)
     saes = {name: found[name].to(device) for name in wanted}
     photographs = open_images(data or opened.settings["data"])
     check_out(out)

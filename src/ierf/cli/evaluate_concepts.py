@@ -10,16 +10,16 @@ from ierf.cli.evaluate import Data, Folder, Limit, Seed, show, tracked
 from ierf.cli.options import DEFAULT_MODEL, Device, Model
 from ierf.concepts import ConceptBank
 from ierf.errors import IerfError
-from ierf.experiments.concept_curves import areas, curves_json, panels
-from ierf.experiments.concept_fidelity import TRACKED, Concepts, FidelitySettings, of_bank, of_fitted, tables
-from ierf.experiments.concept_fidelity import concept_fidelity as run_fidelity
-from ierf.experiments.concept_stability import concept_stability as run_stability
+from ierf.experiments.concepts.curves import areas, curves_json, panels
+from ierf.experiments.concepts.extractors import DICTIONARY_LIMIT
+from ierf.experiments.concepts.extractors import extractors as run_extractors
+from ierf.experiments.concepts.fidelity import TRACKED, Concepts, FidelitySettings, of_bank, of_fitted, tables
+from ierf.experiments.concepts.fidelity import concept_fidelity as run_fidelity
+from ierf.experiments.concepts.fitted import FitSettings, all_fitted, parse_recipes
+from ierf.experiments.concepts.interlayer import SCORES, InterlayerSettings, pairs_of
+from ierf.experiments.concepts.interlayer import interlayer as run_interlayer
+from ierf.experiments.concepts.stability import concept_stability as run_stability
 from ierf.experiments.data import open_data
-from ierf.experiments.extractors import DICTIONARY_LIMIT
-from ierf.experiments.extractors import extractors as run_extractors
-from ierf.experiments.fitted import FitSettings, all_fitted, parse_recipes
-from ierf.experiments.interlayer import SCORES, InterlayerSettings, pairs_of
-from ierf.experiments.interlayer import interlayer as run_interlayer
 from ierf.experiments.results import Results
 from ierf.experiments.tables import check_out
 from ierf.graph import METHODS

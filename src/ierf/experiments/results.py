@@ -35,6 +35,8 @@ class Results:
     """Of the bootstrap."""
     unit: str = "images"
     """What the intervals are over."""
+    apart: Sequence[str] = ()
+    """Rows to compare with, of which none is the best."""
 
     @cached_property
     def rows(self) -> tuple[str, ...]:
@@ -58,7 +60,7 @@ class Results:
     def best(self, column: str) -> str | None:
         """The row with the best mean; None where no direction is better or nothing is defined."""
         sign = {"higher": 1, "lower": -1, "": 0}[self.columns[column]]
-        means = {row: sign * self.summary[row][column].mean for row in self.rows}
+        means = {row: sign * self.summary[row][column].mean for row in self.rows if row not in self.apart}
         known = {row: mean for row, mean in means.items() if not math.isnan(mean)}
         return max(known, key=known.__getitem__) if sign and known else None
 

@@ -132,7 +132,10 @@ class _Cut(Following):
     def _reach(self, tensor: Tensor) -> Tensor:
         if tensor.is_meta:
             assert self._target is not None
-            raise IerfError(f"{self._target.layer!r} does not come after {self._source.layer!r} or not from it alone")
+            raise IerfError(
+                f"{self._target.layer!r} does not come after {self._source.layer!r} or not from it alone; name layers "
+                "from the pixels on, each where every path passes"
+            )
         raise _Reached(tensor)
 
     def _run(self, operation: Operation) -> Any:

@@ -24,6 +24,11 @@ class Part:
     name: str
     layers: tuple[Layer, ...]
 
+    @property
+    def primitives(self) -> tuple[Primitive, ...]:
+        """From the body up."""
+        return tuple(layer.primitive for layer in self.layers)
+
     def repainted(self, colour: str) -> "Part":
         """The same with a body of another colour; no class asks for it. Raises `UnknownNameError`."""
         body = self.layers[0]

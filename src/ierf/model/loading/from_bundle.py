@@ -11,6 +11,7 @@ from ierf.errors import UnknownNameError
 from ierf.model.bundled.resnet import resnet18_tiny
 from ierf.model.bundled.vit import vit_tiny
 from ierf.model.bundled.world_cnn import world_cnn
+from ierf.model.bundled.world_vit import world_vit
 from ierf.model.loading.source import Source
 from ierf.model.loading.spec import Spec
 from ierf.model.preprocess import Preprocess
@@ -22,6 +23,7 @@ _NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "vit-tiny": vit_tiny,
     "world-cnn": world_cnn,
     "world-cnn-cue": world_cnn,
+    "world-vit": world_vit,
 }
 
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ierf.concepts import Codes, ConceptBank, lasso
 from ierf.errors import IerfError
-from ierf.experiments.concept_curves import areas, cells, picked
+from ierf.experiments.concepts.curves import areas, cells, picked
+from ierf.experiments.concepts.fitted import Fitted
 from ierf.experiments.data import DataSet, drawn
-from ierf.experiments.fitted import Fitted
 from ierf.experiments.identity import model_fingerprint
 from ierf.experiments.journal import Journal, Track, Values, run_over
 from ierf.experiments.results import Results, as_values

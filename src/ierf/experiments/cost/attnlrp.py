@@ -11,7 +11,7 @@ from functools import partial
 from typing import Any
 
 from ierf.attribution import attribute, effective_receptive_fields
-from ierf.experiments.cost import Cost, cost_of, noise, plain_gradient
+from ierf.experiments.cost.ratio import Cost, cost_of, noise, plain_gradient
 from ierf.model import VisionModel
 
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -1,6 +1,6 @@
 """Edges against the truth: do concepts of a part point to the classes that ask for it, and act as the part does?"""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -13,26 +13,49 @@ from ierf.concepts import choose_lam, lasso, make_extractor
 from ierf.errors import IerfError
 from ierf.experiments.identity import model_fingerprint
 from ierf.experiments.journal import Journal, Track, Values, run_over
+from ierf.experiments.local.similarity import spearman
 from ierf.experiments.results import Better, Results, as_values
-from ierf.experiments.similarity import spearman
-from ierf.experiments.truth import Known, as_mask, check_classes
-from ierf.experiments.truth_concepts import ConceptSettings, average_precisions, sampled
+from ierf.experiments.truth.concepts import ConceptSettings, Sample, average_precisions, sampled
+from ierf.experiments.truth.scenes import Known, as_mask, check_classes, grid_of
 from ierf.graph import Edges, icat
 from ierf.model import VisionModel, capture, evaluating, patched, shift_of
-from ierf.world import CLASSES, HELD_OUT, NOTHING, PARTS, Scenes, part_masks
+from ierf.model.capture import Captured
+from ierf.world import CLASSES, HELD_OUT, NOTHING, PARTS, Scene, Scenes, part_masks
 
-COLUMNS: Mapping[str, Better] = {"edges, AUC": "higher", "edges, precision": "higher", "removal": "higher"}
+COLUMNS: Mapping[str, Better] = {
+    "edges, AUC": "higher",
+    "edges, precision": "higher",
+    "removal": "higher",
+    "repainting": "higher",
+}
 """edges, AUC        of a scene's active concepts that stand for a part, and all classes: the chance that an edge from a
                   part to a class that asks for it is larger than one to another class
 edges, precision  average precision of the same
 removal           rank correlation, over the scene's parts, of what the edges at a part's positions claim together for
-                  the scene's class with the logit's fall when the part is taken out of the picture"""
+                  the scene's class with the logit's fall when the part is taken out of the picture
+repainting        the same when the part's body gets a colour that no body has"""
+CHANGES: Mapping[str, Callable[[Scene, int], Scene]] = {
+    "removal": lambda scene, number: scene.without(number),
+    "repainting": lambda scene, number: scene.repainted(number, "orange"),
+}
+"""Column -> what is done to a part in the picture."""
 WHOLE = ("kernel_shap",)
 """Attributions to whole concepts, which claim nothing for single positions."""
 TAKEN_OUT = "concepts taken out"
 """The row of the concepts at a part's positions, taken out of the layer, against the part, taken out of the picture."""
 STANDS_FOR = 0.3
 """A concept stands for the part on which its average precision is best, if it is at least this."""
+PRIMITIVES: Mapping[str, frozenset[str]] = {
+    primitive.name: frozenset(part.name for part in PARTS.values() if primitive in part.primitives)
+    for primitive in dict.fromkeys(primitive for part in PARTS.values() for primitive in part.primitives)
+}
+"""Name -> the parts that have it."""
+MEANINGS: Mapping[str, frozenset[str]] = {
+    **{name: frozenset([name]) for name in PARTS},
+    **PRIMITIVES,
+    **{name: frozenset(parts) for name, parts in CLASSES.items() if parts},
+}
+"""What a concept may stand for -> the parts that it is about."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -43,6 +66,8 @@ class Vocabulary:
     shift: Float[Tensor, " C"]
     lam: float
     parts: Int[Tensor, " K"]
+    meanings: Int[Tensor, " K"]
+    """The same of parts, primitives and classes, their number in `MEANINGS`."""
 
     def codes(self, pfvs: Float[Tensor, "P C"]) -> Float[Tensor, "P K"]:
         """The Lasso's."""
@@ -93,22 +118,40 @@ def truth_edges(
     values = run_over(data.names, journal, measure, track)
     if not values:
         raise IerfError(f"{model.name!r} gets none of {scenes} scenes right; take more, or another network")
-    return Results(f"{layer} of {model.name} to its classes", COLUMNS, values, journal.settings, unit="scenes")
+    return Results(
+        f"{layer} of {model.name} to its classes", COLUMNS, values, journal.settings, unit="scenes", apart=[TAKEN_OUT]
+    )
 
 
 def vocabulary(model: VisionModel, layer: str, settings: ConceptSettings, seed: int) -> Vocabulary:
     """The concepts of a layer, found in scenes that were trained on. Raises `IerfError` if none stands for a part."""
-    known = sampled(model, Scenes(settings.scenes), layer, seed)
+    data = Scenes(settings.scenes)
+    known = sampled(model, data, layer, seed)
     extractor = make_extractor("bisecting", settings.n_concepts, seed, shift_of(model, layer)).fit(known.pfvs)
     atoms, shift = extractor.components_, extractor.shift_
     lam = choose_lam(known.pfvs[:512] - shift, atoms, settings.l0_ratio)
     codes = lasso(known.pfvs - shift, atoms, lam).codes
-    members = torch.stack([known.truth == number for number in range(len(PARTS))], 1)
-    best = average_precisions(codes, members).max(1)
-    parts = best.indices.where(best.values >= STANDS_FOR, torch.tensor(-1))
+    precisions = average_precisions(codes, meanings_of(known, data))
+    parts, meanings = (_best(some) for some in (precisions[:, : len(PARTS)], precisions))
     if not (parts >= 0).any():
         raise IerfError(f"no concept of {layer!r} stands for a part of the scenes; take a later layer or more concepts")
-    return Vocabulary(atoms, shift, lam, parts)
+    return Vocabulary(atoms, shift, lam, parts, meanings)
+
+
+def _best(precisions: Float[Tensor, "K G"]) -> Int[Tensor, " K"]:
+    best = precisions.max(1)
+    return best.indices.where(best.values >= STANDS_FOR, torch.tensor(-1))
+
+
+def meanings_of(sample: Sample, data: Scenes) -> Bool[Tensor, "N M"]:
+    """Whether PFVs are on each of `MEANINGS`; on a class are those on the deciding parts of its scenes."""
+    names, labels = list(PARTS), torch.tensor([data.label(number) for number in range(len(data))])
+    of_scene = labels[sample.scenes]
+    columns = []
+    for meaning, parts in MEANINGS.items():
+        on = torch.isin(sample.truth, torch.tensor([names.index(part) for part in parts]))
+        columns.append(on & (of_scene == list(CLASSES).index(meaning)) if meaning in CLASSES else on)
+    return torch.stack(columns, 1)
 
 
 def planted(parts: Int[Tensor, " K"], classes: Sequence[str]) -> Bool[Tensor, "K T"]:
@@ -130,12 +173,11 @@ def _measured(
     with torch.no_grad():
         captured = capture(model, known.x, [layer])[layer]
         codes = words.codes(captured.pfvs[0])
-    masks = as_mask(part_masks(scene)).float()
-    height, width = captured.tensor.shape[2:]
-    touched = torch.nn.functional.adaptive_avg_pool2d(masks, (height, width)).flatten(1) > 0
-    drops = known.drops(model, [scene.without(i) for i in range(len(scene.parts))]).cpu()
-    taken_out = spearman(_lost(model, known, words, codes, touched, layer), drops)
-    rows = {TAKEN_OUT: as_values({**dict.fromkeys(COLUMNS, torch.nan), "removal": taken_out})}
+    touched = positions_of(model, captured, scene)
+    numbers = range(len(scene.parts))
+    drops = {name: known.drops(model, [change(scene, i) for i in numbers]).cpu() for name, change in CHANGES.items()}
+    lost = _lost(model, known, words, codes, touched, layer)
+    rows = {TAKEN_OUT: as_values(dict.fromkeys(COLUMNS, torch.nan) | {n: spearman(lost, d) for n, d in drops.items()})}
     classes = [name for name in CLASSES if name != NOTHING]
     for method in methods:
         edges = icat(
@@ -150,6 +192,13 @@ def _measured(
         )
         rows[method] = as_values(_scores(edges, words, classes, scene.label, touched, drops))
     return rows
+
+
+def positions_of(model: VisionModel, captured: Captured, scene: Scene) -> Bool[Tensor, "n P"]:
+    """Which positions of a layer each part touches."""
+    grid, masks = grid_of(model, captured), as_mask(part_masks(scene)).float()
+    touched = torch.nn.functional.adaptive_avg_pool2d(masks, (grid.rows, grid.columns)) > 0
+    return grid.to_tokens(touched, captured.pfvs.shape[1])
 
 
 def _lost(
@@ -175,13 +224,13 @@ def _scores(
     classes: Sequence[str],
     label: int,
     touched: Bool[Tensor, "n P"],
-    drops: Float[Tensor, " n"],
+    drops: Mapping[str, Float[Tensor, " n"]],
 ) -> dict[str, float]:
     told = edges.active[words.parts[edges.active] >= 0]
     scores, truth = edges.values[told].detach().flatten(), planted(words.parts[told], classes).flatten()
-    removal = torch.nan
+    found = dict.fromkeys(COLUMNS, torch.nan)
     if edges.method not in WHOLE:
         at = edges.by_position[:, classes.index(list(CLASSES)[label])].detach().sum(0)
-        removal = spearman(touched.to(at) @ at, drops)
-    precision = average_precisions(scores[:, None], truth[:, None])[0, 0]
-    return dict(zip(COLUMNS, (area_under_curve(scores, truth), float(precision), removal), strict=True))
+        found |= {name: spearman(touched.to(at) @ at, fall) for name, fall in drops.items()}
+    precision = float(average_precisions(scores[:, None], truth[:, None])[0, 0])
+    return found | {"edges, AUC": area_under_curve(scores, truth), "edges, precision": precision}

@@ -12,13 +12,10 @@ from ierf.experiments.identity import model_fingerprint
 from ierf.experiments.journal import Journal, Track, Values, run_over
 from ierf.experiments.methods import Method
 from ierf.experiments.results import Better, Results, as_values
-from ierf.experiments.truth import Known, as_mask, check_classes
+from ierf.experiments.truth.scenes import TRUTH, Known, as_mask, check_classes
 from ierf.metrics import pointing_game
 from ierf.model import VisionModel, evaluating
 from ierf.world import CLASSES, CUE_CLASS, HELD_OUT, Scene, Settings, compose, cue_mask, deciding_mask
-
-TRUTH = "removal from the picture"
-"""The row of what really happens when tint or parts are taken away."""
 
 
 def truth_cue(

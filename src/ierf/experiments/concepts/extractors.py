@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ierf.concepts.bank_fitting import PER_CHANNEL
 from ierf.errors import IerfError
-from ierf.experiments.fitted import (
+from ierf.experiments.concepts.fitted import (
     MEASURES,
     FitSettings,
     Fitted,

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from ierf.errors import IerfError
 from ierf.experiments.data import DataSet
-from ierf.experiments.differentiable import explained, soft_logits
 from ierf.experiments.identity import model_fingerprint
 from ierf.experiments.journal import Journal, Track, Values, run_over
+from ierf.experiments.local.differentiable import explained, soft_logits
+from ierf.experiments.local.similarity import pearson, ssim
 from ierf.experiments.results import Better, Results, as_values
-from ierf.experiments.similarity import pearson, ssim
 from ierf.model import Preprocess, VisionModel
 from ierf.report.files import write
 from ierf.report.pictures import overlay

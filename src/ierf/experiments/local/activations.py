@@ -7,7 +7,7 @@ from pathlib import Path
 from ierf.experiments.data import DataSet, drawn
 from ierf.experiments.identity import model_fingerprint
 from ierf.experiments.journal import Journal, Track, Values, run_over
-from ierf.experiments.local import LocalSettings, measured
+from ierf.experiments.local.scores import LocalSettings, measured
 from ierf.experiments.methods import Method
 from ierf.experiments.results import Better, Results
 from ierf.model import VisionModel

@@ -11,12 +11,11 @@ from torch import Tensor
 
 from ierf.attribution import effective_receptive_fields
 from ierf.concepts import choose_lam, lasso
-from ierf.errors import IerfError
-from ierf.experiments.fitted import Recipe
+from ierf.experiments.concepts.fitted import Recipe
 from ierf.experiments.identity import model_fingerprint
 from ierf.experiments.journal import Journal, Track, Values, run_over
 from ierf.experiments.results import Better, Results, as_values
-from ierf.experiments.truth import as_mask, check_classes, scene_inputs
+from ierf.experiments.truth.scenes import as_mask, check_classes, grid_of, scene_inputs
 from ierf.metrics import attribution_localization
 from ierf.model import VisionModel, capture, evaluating, shift_of
 from ierf.world import HELD_OUT, PARTS, Scene, Scenes, part_masks
@@ -158,21 +157,19 @@ def _scores(
 
 
 def sampled(model: VisionModel, data: Scenes, layer: str, seed: int) -> Sample:
-    """PFVs at 64 positions, drawn by `seed`, of every scene; all where the layer has no more."""
+    """PFVs at 64 patches, drawn by `seed`, of every scene; all where the layer has no more."""
     generator = torch.Generator().manual_seed(seed)
     parts: list[tuple[Tensor, ...]] = []
     for start in range(0, len(data), _AT_ONCE):
         scenes = [data.scene(i) for i in range(start, min(start + _AT_ONCE, len(data)))]
         with torch.no_grad(), evaluating(model.net):
             captured = capture(model, scene_inputs(model, scenes), [layer])[layer]
-        if captured.tensor.ndim != 4 or captured.axis != 1:
-            raise IerfError(f"{layer!r} has no rows and columns; give a layer whose output is a feature map")
-        height, width = captured.tensor.shape[2:]
+        grid = grid_of(model, captured)
         for number, (scene, pfvs) in enumerate(zip(scenes, captured.pfvs, strict=True), start):
-            places = torch.randperm(len(pfvs), generator=generator)[:_PER_SCENE]
-            positions = torch.stack([places // width, places % width], 1)
-            truth = what_is_there(scene, (height, width)).flatten()[places]
-            parts.append((pfvs[places].cpu(), truth, torch.full_like(places, number), positions))
+            places = torch.randperm(grid.patches, generator=generator)[:_PER_SCENE]
+            positions = torch.stack([places // grid.columns, places % grid.columns], 1)
+            truth = what_is_there(scene, (grid.rows, grid.columns)).flatten()[places]
+            parts.append((pfvs[grid.prefix + places].cpu(), truth, torch.full_like(places, number), positions))
     return Sample(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
 
@@ -189,9 +186,8 @@ def what_is_there(scene: Scene, size: tuple[int, int]) -> Int[Tensor, "h w"]:
 def memberships(truth: Int[Tensor, " N"]) -> Bool[Tensor, "N G"]:
     """Which PFVs are on each part, in the order of `PARTS`, then on each primitive."""
     on = [truth == number for number in range(len(PARTS))]
-    primitives = dict.fromkeys(layer.primitive for part in PARTS.values() for layer in part.layers)
-    for primitive in primitives:
-        having = [i for i, part in enumerate(PARTS.values()) if primitive in {layer.primitive for layer in part.layers}]
+    for primitive in dict.fromkeys(primitive for part in PARTS.values() for primitive in part.primitives):
+        having = [i for i, part in enumerate(PARTS.values()) if primitive in part.primitives]
         on.append(torch.isin(truth, torch.tensor(having)))
     return torch.stack(on, 1)
 

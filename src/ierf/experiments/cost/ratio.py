@@ -38,12 +38,13 @@ def noise(model: VisionModel, n: int, seed: int = 0) -> Tensor:
 
 def cost_of(what: str, work: Work, peer: str, peer_work: Work, rounds: int, times: int = 1) -> Cost:
     """`work` against `times` runs of `peer_work`."""
-    _seconds(work), _seconds(peer_work)
-    ratios = [_seconds(work) / (times * _seconds(peer_work)) for _ in range(rounds)]
+    seconds_of(work), seconds_of(peer_work)
+    ratios = [seconds_of(work) / (times * seconds_of(peer_work)) for _ in range(rounds)]
     return Cost(what, peer, median(ratios), min(ratios), max(ratios))
 
 
-def _seconds(work: Work) -> float:
+def seconds_of(work: Work) -> float:
+    """Of one run, with what a device still had to do."""
     _finish()
     start = perf_counter()
     work()

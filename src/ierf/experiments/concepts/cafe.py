@@ -25,6 +25,10 @@ MEASURES = ("entropy", "spread", "displacement", "outside", "evidence entropy")
 outside the peak and its neighbours, entropy."""
 _LATENT = "latent"
 """The row of a journal with what does not depend on a method."""
+_RAREST = 8
+"""Photographs that must activate a latent of the index for its statistics to count."""
+_SPREAD = 0.3
+"""Collision entropy above which a latent counts as spread: of 64 patches, 64^0.3 = 3.5 even ones have it."""
 PARTS = ("local third", "middle third", "non-local third")
 
 
@@ -91,7 +95,8 @@ def cafe(
 
     with evaluating(model.net):
         values = run_over(list(units), journal, measure, track)
-    return tables(values, list(saes), settings, journal.settings, f"{model.name}")
+    made = tables(values, list(saes), settings, journal.settings, f"{model.name}")
+    return made | {"index": of_index(index, list(saes), settings, journal.settings, f"{model.name}")}
 
 
 def _units(
@@ -204,6 +209,30 @@ def tables(
         unit="latents",
     )
     return made
+
+
+def of_index(
+    index: LatentIndex, layers: Sequence[str], settings: CafeSettings, about: Mapping[str, object], name: str
+) -> Results:
+    """Of all latents in the index: collision entropy at patches, the share of latents above `_SPREAD`, frequency."""
+    values: dict[str, Values] = {}
+    for layer, kind in [(layer, kind) for layer in layers for kind in KINDS if (layer, kind) in index.layers]:
+        indexed = index.layer(layer, _kind(kind))
+        frequency, entropy = indexed.frequency.tolist(), indexed.entropy.tolist()
+        for latent in (indexed.kept.fired >= _RAREST).nonzero()[:, 0].tolist():
+            found = {"frequency": frequency[latent]}
+            if kind == "patch":
+                found |= {"entropy": entropy[latent], f"entropy above {_SPREAD}": float(entropy[latent] > _SPREAD)}
+            values[f"{layer} {kind} {latent}"] = {f"{layer} {kind}": as_values(found)}
+    return Results(
+        f"{name}: all latents of an index that at least {_RAREST} photographs activate",
+        {"entropy": "", f"entropy above {_SPREAD}": "", "frequency": ""},
+        values,
+        about,
+        corner="layer and token",
+        seed=settings.seed,
+        unit="latents",
+    )
 
 
 def thirds(values: Mapping[str, Values], layers: Sequence[str]) -> dict[str, str]:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from ierf.concepts.matching import match_concepts
 from ierf.errors import IerfError
-from ierf.experiments.extractors import DICTIONARY_LIMIT, run_header, too_slow
-from ierf.experiments.fitted import FitSettings, Recipe, fitted
+from ierf.experiments.concepts.extractors import DICTIONARY_LIMIT, run_header, too_slow
+from ierf.experiments.concepts.fitted import FitSettings, Recipe, fitted
 from ierf.experiments.journal import Journal, Track, Values, run_over
 from ierf.experiments.results import Better, Results
 from ierf.store import PFVStore

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ierf.concepts import ConceptBank
 from ierf.errors import IerfError, UnknownNameError
-from ierf.experiments.concept_curves import cells
+from ierf.experiments.concepts.curves import cells
 from ierf.experiments.data import DataSet, drawn
 from ierf.experiments.identity import model_fingerprint
 from ierf.experiments.journal import Journal, Track, Values, run_over

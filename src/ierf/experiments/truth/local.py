@@ -10,10 +10,10 @@ from torch import Tensor
 from ierf.errors import IerfError
 from ierf.experiments.identity import model_fingerprint
 from ierf.experiments.journal import Journal, Track, Values, run_over
+from ierf.experiments.local.similarity import spearman
 from ierf.experiments.methods import Method
 from ierf.experiments.results import Better, Results, as_values
-from ierf.experiments.similarity import spearman
-from ierf.experiments.truth import Known, as_mask, check_classes
+from ierf.experiments.truth.scenes import TRUTH, Known, as_mask, check_classes, shares_of_falls
 from ierf.metrics import attribution_localization, pointing_game
 from ierf.model import VisionModel, evaluating
 from ierf.world import HELD_OUT, Scenes, Settings, deciding_mask, other_mask, part_masks
@@ -30,7 +30,9 @@ on deciding parts   their share of the positive relevance
 on other parts      the share of the parts that decide nothing
 least part          of the relevance on the n deciding parts, n times the share of the one with least: 1 if all are even
 removal             rank correlation, over the scene's parts, of the relevance on a part with the logit's fall when the
-                    part is taken out of the picture"""
+                    part is taken out of the picture
+
+The row `TRUTH` has those falls in the place of relevance."""
 
 
 def truth_local(
@@ -65,7 +67,17 @@ def truth_local(
         )
     if not values:
         raise IerfError(f"{model.name!r} gets none of {scenes} scenes right; take more, or another network")
-    return Results(f"{model.name} on scenes", COLUMNS, values, journal.settings, unit="scenes")
+    return Results(f"{model.name} on scenes", COLUMNS, values, journal.settings, unit="scenes", apart=[TRUTH])
+
+
+def over_networks(found: Mapping[str, Results]) -> Results:
+    """One value for each network, the mean over its scenes, so that intervals are over networks."""
+    values = {
+        name: {row: {column: cell.mean for column, cell in cells.items()} for row, cells in results.summary.items()}
+        for name, results in found.items()
+    }
+    settings = {name: results.settings for name, results in found.items()}
+    return Results(f"{', '.join(found)} on scenes", COLUMNS, values, settings, unit="networks", apart=[TRUTH])
 
 
 def _measured(model: VisionModel, known: Known | None, methods: Sequence[Method]) -> Values | None:
@@ -74,7 +86,9 @@ def _measured(model: VisionModel, known: Known | None, methods: Sequence[Method]
     scene = known.scene
     drops = known.drops(model, [scene.without(i) for i in range(len(scene.parts))])
     deciding, other, parts = (as_mask(mask) for mask in (deciding_mask(scene), other_mask(scene), part_masks(scene)))
-    found = {}
+    on_deciding, least = shares_of_falls(drops.cpu(), scene.deciding)
+    truth = {"on deciding parts": on_deciding, "on other parts": 1 - on_deciding, "least part": least}
+    found = {TRUTH: as_values(dict.fromkeys(COLUMNS, torch.nan) | truth)}
     for method in methods:
         map = method(model, known.x, [scene.label])[0].detach().cpu()
         found[method.text] = as_values(scores(map, deciding, other, parts, scene.deciding, drops.cpu()))

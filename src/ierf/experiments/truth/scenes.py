@@ -9,9 +9,14 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
+from ierf.attribution.token_grid import TokenGrid
 from ierf.errors import IerfError
 from ierf.model import VisionModel
+from ierf.model.capture import Captured
 from ierf.world import CLASSES, NOTHING, Scene, render
+
+TRUTH = "removal from the picture"
+"""The row of what really happens when something is taken away, in the place of what a map says."""
 
 
 def check_classes(model: VisionModel) -> None:
@@ -31,6 +36,19 @@ def scene_inputs(model: VisionModel, scenes: Sequence[Scene]) -> Float[Tensor, "
 def as_mask(mask: Bool[np.ndarray, "*N H W"]) -> Bool[Tensor, "*N H W"]:
     """A mask of a scene as a tensor."""
     return torch.from_numpy(np.ascontiguousarray(mask))
+
+
+def grid_of(model: VisionModel, captured: Captured) -> TokenGrid:
+    """Rows and columns of a layer's PFVs. Raises `IerfError` where it has none."""
+    places = captured.site.map
+    if len(places) == 2:
+        return TokenGrid(0, *places)
+    found = TokenGrid.by_aspect(places[0], model.preprocess.size) if len(places) == 1 else None
+    if found is None:
+        raise IerfError(
+            f"{captured.site.layer!r} has no rows and columns; give a layer whose output is a feature map or tokens"
+        )
+    return found
 
 
 @dataclass(frozen=True)
@@ -56,3 +74,15 @@ class Known:
         with torch.no_grad():
             after = model(scene_inputs(model, changed))[:, self.scene.label]
         return self.logits[self.scene.label] - after
+
+
+def shares_of_falls(falls: Float[Tensor, " n"], numbers: Sequence[int]) -> tuple[float, float]:
+    """Of what falls when parts go one by one, the share of some of them, and how even these are (`evenness`)."""
+    positive = falls.clamp_min(0).double()
+    own = positive[list(numbers)]
+    return float(own.sum() / positive.sum()), evenness(own)
+
+
+def evenness(of_parts: Float[Tensor, " n"]) -> float:
+    """`n · min / Σ`: 1 if all are even, 0 if one has nothing; NaN of a single part, where it says nothing."""
+    return float(len(of_parts) * of_parts.min() / of_parts.sum()) if len(of_parts) > 1 else torch.nan

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ierf.attribution import attribute, effective_receptive_fields
 from ierf.attribution.srd import SRDPass
-from ierf.experiments.cost import Cost, cost_of, noise, plain_gradient
+from ierf.experiments.cost.ratio import Cost, cost_of, noise, plain_gradient
 from ierf.model import VisionModel
 from ierf.rules import SRDRules
 

@@ -16,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ierf.experiments.cost import Cost, cost_of, noise
+from ierf.experiments.cost.ratio import Cost, cost_of, noise
 from ierf.graph.influence.attributions.attribution import Question
 from ierf.graph.influence.attributions.integrated_gradients import integrated_gradients
 from ierf.graph.influence.quadrature import midpoints

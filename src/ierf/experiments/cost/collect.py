@@ -11,7 +11,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from ierf.experiments.cost import Cost, cost_of, noise
+from ierf.experiments.cost.ratio import Cost, cost_of, noise
 from ierf.model import VisionModel
 from ierf.store.clock import Clock
 from ierf.store.evidence import collect_batch, sites

@@ -13,7 +13,7 @@ import torch
 
 from ierf.concepts.sae import SAE, Training
 from ierf.concepts.sae.training import Run
-from ierf.experiments.cost import Cost, cost_of
+from ierf.experiments.cost.ratio import Cost, cost_of
 
 
 def sae_costs(

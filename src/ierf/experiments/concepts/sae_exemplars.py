@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ierf.attribution.token_grid import TokenGrid
 from ierf.concepts.sae import SAE
 from ierf.errors import IerfError
-from ierf.experiments.sae_evaluation import batches_of
+from ierf.experiments.concepts.sae_evaluation import batches_of
 from ierf.model import VisionModel, as_vision_model, capture
 from ierf.model.following import Values
 from ierf.model.images import ImageLike

@@ -1,0 +1,1 @@
+"""The papers' tables and figures about concepts, and about latents of autoencoders."""

@@ -1,0 +1,1 @@
+"""What it costs, as ratios of times measured in turns in the same run."""

@@ -1,0 +1,1 @@
+"""The world whose concepts are known: every level against the truth."""
