@@ -144,6 +144,13 @@ def test_mistakes_in_usage_have_status_2_and_a_sentence(
     assert not (tmp_path / "out").exists()
 
 
+def test_a_name_of_a_file_for_the_folder(cat: Path, tmp_path: Path) -> None:
+    result = ierf("explain", cat, *QUICK, "--out", tmp_path / "report.html")
+    assert result.exit_code == 2
+    assert "--out is a folder" in " ".join(result.stderr.replace("│", " ").split())
+    assert list(tmp_path.glob("report*")) == []
+
+
 def test_no_photograph_at_all() -> None:
     assert ierf("explain").exit_code == 2
 

@@ -1,9 +1,9 @@
 """A forward pass that was recorded, and where in it a resolution or a layer is."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Self
 
 import torch
@@ -27,6 +27,8 @@ class RecordedPass:
     tape: Tape
     backward: Backward
     encoder_layer: str | None = None
+    tape_of: Callable[[Tensor], Tape] | None = None
+    """The tape of the same network, by the same rules, on other pixels."""
 
     @classmethod
     @contextmanager
@@ -39,8 +41,10 @@ class RecordedPass:
         """
         with running(model, x) as (forward, pixels):
             switches = backward or Backward()
-            tape = record(model.net, pixels, rules.table(), rules.fallback, switches, forward)
-            yield cls(tape, switches, encoder)
+            tape_of = partial(
+                record, model.net, rules=rules.table(), fallback=rules.fallback, backward=switches, forward=forward
+            )
+            yield cls(tape_of(pixels), switches, encoder, tape_of)
 
     @property
     def logits(self) -> Tensor:
@@ -154,6 +158,8 @@ class RecordedPass:
 
         `gradient` has the shape of the tensor at `start`, with one axis more in front for a batch of backward passes.
         """
+        if not stops:
+            return []
         output, entries = self.tape.settle(start), [self.tape.nodes[k] for k in stops]
         ported = [k for k, entry in enumerate(entries) if entry.port is not None]
         sources = [entry.used for entry in entries] + [port for entry in entries if (port := entry.port) is not None]

@@ -1,6 +1,10 @@
 """Sharing Ratio Decomposition: from a class, a PFV or a direction to the pixels (arXiv 2605.00474, Sec. IV)."""
 
-from typing import Literal, get_args
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import reduce
+from itertools import pairwise
+from typing import Literal, Self, get_args
 
 import torch
 from jaxtyping import Float
@@ -13,8 +17,10 @@ from ierf.errors import UnknownNameError
 from ierf.model import VisionModel
 from ierf.rules import SRDRules, as_relevance
 
-Head = Literal["clamped", "mean", "raw"]
+Head = Literal["clamped", "mean", "raw", "integrated"]
 HEADS: tuple[str, ...] = get_args(Head)
+STEPS = 16
+"""Of the head "integrated", from pixels that are all zero to the picture."""
 
 
 class SRDPass(RecordedPass):
@@ -25,20 +31,45 @@ class SRDPass(RecordedPass):
 
         Φ_i^c = Σ_k α_k^c A_i^k with α the spatial mean of ∂y^c/∂A; of tokens, which a head may read one by one, it is
         ∂y^c/∂A_i itself. mean: minus the mean of Φ over all classes, which is Φ of the mean logit, so one gradient
-        serves. clamped: the positive part of that.
+        serves. clamped: the positive part of that. integrated: see `integrated_ratio`.
         """
         if head not in HEADS:
             raise UnknownNameError("choice for head", head, HEADS)
-        entry, logits = self.tape.nodes[self.encoder], self.tape.settle(self.tape.output)
-        with self.backward.as_gradient():
-            weights = logit_weights(logits, target)
-            if head != "raw" and logits.ndim == 2:
-                weights = weights - weights.sum(1, keepdim=True) / logits.shape[1]
-            (gradient,) = torch.autograd.grad(logits, entry.tensor, weights, retain_graph=True)
+        if head == "integrated":
+            return self.integrated_ratio(target)
+        entry, logits = self.tape.nodes[self.encoder], self.logits
+        weights = logit_weights(logits, target)
+        if head != "raw" and logits.ndim == 2:
+            weights = weights - weights.sum(1, keepdim=True) / logits.shape[1]
+        gradient = self.slope(weights)
         if self.grid(self.encoder) is None:
             gradient = gradient.mean([i for i in range(gradient.ndim) if i not in (0, entry.axis)], keepdim=True)
         phi = as_relevance(gradient, self.pfvs(self.encoder), entry.axis)
         return phi.clamp_min(0) if head == "clamped" else phi
+
+    def integrated_ratio(self, target: Target) -> Tensor:
+        """`μ_i→c = ∫₀¹ ⟨∂y^c/∂A_i, dA_i/dα⟩ dα` along the pictures `αx`, (N, H, W); by the trapezium rule.
+
+        What each PFV of the encoder output adds to the logit on the way from zero to `x`: its conductance (Dhamdhere et
+        al., arXiv 1805.12233). Where every path passes the encoder output, it sums to `y^c(x) − y^c(0)`.
+        """
+        asked = logit_weights(self.logits, None).argmax(1).tolist() if target is None else target
+        points = ((run.slope(logit_weights(run.logits, asked)), run.pfvs(run.encoder)) for run in self._way())
+        axis = self.tape.nodes[self.encoder].axis
+        return reduce(torch.add, (as_relevance((g + h) / 2, b - a, axis) for (g, a), (h, b) in pairwise(points)))
+
+    def slope(self, weights: Tensor) -> Tensor:
+        """The plain gradient of the weighted logits at the encoder output."""
+        with self.backward.as_gradient():
+            tensor = self.tape.nodes[self.encoder].tensor
+            return torch.autograd.grad(self.logits, tensor, weights, retain_graph=True)[0]
+
+    def _way(self) -> Iterator[Self]:
+        """The passes on `αx`, α = 0, 1/STEPS, …, 1."""
+        assert self.tape_of is not None
+        for k in range(STEPS):
+            yield replace(self, tape=self.tape_of((k / STEPS * self.pfvs(0)).requires_grad_()))
+        yield self
 
     def start(self, target: Target, head: Head = "clamped") -> tuple[int, Tensor]:
         """Where a target's relevance begins: a node, and the gradient there that carries the relevance."""
@@ -71,7 +102,9 @@ def srd(
     Args:
         bias: who inherits a bias's relevance: inputs in proportion to their contribution's norm ("norm", conserves),
             equally ("uniform") or nobody ("drop": fastest, leaks).
-        head: the final ratio of a class: "clamped" max(Φ − mean over classes, 0), "mean" Φ − mean, "raw" Φ.
+        head: the final ratio of a class: "clamped" max(Φ − mean over classes, 0), "mean" Φ − mean, "raw" Φ;
+            "integrated" what each PFV of `encoder` adds to the logit on the way from zero pixels to `x`, in 16 more
+            passes: signed, and of use at a layer below the last.
         unknown: an operation without a rule raises, or passes relevance by its plain "gradient".
         encoder: the layer to take as the encoder output; None finds it.
     """

@@ -25,6 +25,13 @@ def _checked(name: str, choices: tuple[str, ...]) -> Callable[[str | None], str 
     return check
 
 
+def _folder(path: Path) -> Path:
+    """A folder, and not the file that somebody may have meant."""
+    if path.suffix.lower() in {".html", ".htm", ".json", ".png", ".csv"} and not path.is_dir():
+        raise typer.BadParameter(f"--out is a folder, into which files are written: --out {path.with_suffix('')}")
+    return path
+
+
 def given(**options: Any) -> dict[str, Any]:
     """The options that were given, without those left to their defaults."""
     return {name: value for name, value in options.items() if value is not None}
@@ -42,13 +49,17 @@ Model = Annotated[
     str, typer.Option("--model", "-m", metavar="SPEC", help="Where the model comes from; `ierf models` lists sources.")
 ]
 Device = Annotated[str, typer.Option(metavar="NAME", help="Where to compute: cpu, cuda, cuda:1, mps.")]
-Out = Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The folder to write to; made if missing.")]
+Out = Annotated[
+    Path,
+    typer.Option("--out", "-o", metavar="DIR", help="The folder to write to; made if missing.", callback=_folder),
+]
 Bias = Annotated[
     str | None,
     one_of("--bias", "norm", "uniform", "drop", help="Who inherits a bias’s relevance: norm (default) conserves."),
 ]
 Head = Annotated[
-    str | None, one_of("--head", "clamped", "mean", "raw", help="The final ratio of a class; default: clamped.")
+    str | None,
+    one_of("--head", "clamped", "mean", "raw", "integrated", help="The final ratio of a class; default: clamped."),
 ]
 Unknown = Annotated[
     str | None, one_of("--unknown", "raise", "gradient", help="What an operation without a rule does; default: raise.")

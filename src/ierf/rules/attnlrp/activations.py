@@ -43,7 +43,7 @@ class _Identity(Function):
     ) -> Tensor:
         y = function(x)
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(x, _secant(x, y, at_zero))
+        ctx.save_for_backward(x, _slope(x, y, at_zero))
         ctx.function, ctx.at_zero, ctx.switch = function, at_zero, backward
         return y
 
@@ -57,6 +57,11 @@ class _Identity(Function):
         if torch.is_grad_enabled():
             slope = _secant(x, ctx.function(x), ctx.at_zero)
         return grad * slope, None, None, None
+
+
+def _slope(x: Tensor, y: Tensor, at_zero: Tensor | None) -> Tensor:
+    """`_secant` for those who need no gradient of it, with half of its passes over memory."""
+    return (y if at_zero is None else y - at_zero).div(x).nan_to_num_(0, 0, 0)
 
 
 def _secant(x: Tensor, y: Tensor, at_zero: Tensor | None) -> Tensor:
