@@ -55,3 +55,19 @@ def test_mistakes_are_one_line(folder: Path) -> None:
     assert "latents are numbered from 0 to 23" in call(folder, "cafe", *data, "--latent", "24")
     assert "there is no autoencoder of 'blocks.9'" in call(folder, "cafe", *data, "--layer", "blocks.9")
     assert "no index of latents" in call(folder, "evaluate", "cafe", "--index", str(folder / "photos"))
+    assert "there is no method 'atnlrp'" in call(folder, "cafe", *data, "--method", "atnlrp")
+    index = call(folder, "cafe", *data, "--latent", "0") and str(folder / "out" / "index")
+    named = call(folder, "evaluate", "cafe", "--index", index, "--layers", "blocks.9")
+    assert "there is no layer with an autoencoder 'blocks.9'" in named
+
+
+def test_photographs_that_cannot_be_read_or_are_too_few_are_one_line(folder: Path) -> None:
+    (folder / "text").mkdir()
+    (folder / "text" / "a.jpg").write_text("no photograph")
+    arguments = ["cafe", "--model", "bundled:vit-tiny", "--sae", str(folder / "saes"), "--out", str(folder / "none")]
+    unreadable = RUN.invoke(main, [*arguments, "--data", str(folder / "text")])
+    assert "none of the 1 photographs" in " ".join(unreadable.output.split())
+    assert not (folder / "none" / "index" / "index.json").exists()
+    few = RUN.invoke(main, [*arguments, "--data", str(folder / "photos"), "--limit", "3"])
+    assert "no latent is active in 8 of the 3 photographs" in " ".join(few.output.split())
+    assert unreadable.exit_code == few.exit_code == 2

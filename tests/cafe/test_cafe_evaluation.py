@@ -9,7 +9,7 @@ from small_latents import LAYER, autoencoder, latent_layer, model, photographs, 
 
 from ierf.cafe import build_index, evidence, latent_curves
 from ierf.errors import UnknownNameError
-from ierf.experiments.cafe import CafeSettings, cafe, chosen, thirds
+from ierf.experiments.concepts.cafe import CafeSettings, cafe, chosen, thirds
 from ierf.experiments.results import Results
 from ierf.store.data import open_images
 
@@ -52,6 +52,18 @@ def test_an_interrupted_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
     assert journal.read_text().startswith(before)
     for name, results in whole.items():
         assert again[name].values == results.values
+
+
+def test_the_table_of_all_latents_has_the_means_of_the_index(tmp_path: Path) -> None:
+    found = run(tmp_path)["index"]
+    index = build_index(model(), {LAYER: autoencoder()}, photographs(), tmp_path / "index").layer(LAYER)
+    often = index.kept.fired >= 8
+    assert 1 < int(often.sum()) < 16
+    entropy = index.entropy[often].double()
+    summary = found.summary[f"{LAYER} patch"]
+    assert summary["entropy"].mean == pytest.approx(float(entropy.mean()), rel=1e-6)
+    assert summary["entropy above 0.3"].mean == pytest.approx(float((entropy > 0.3).double().mean()))
+    assert summary["frequency"].mean == pytest.approx(float(index.frequency[often].mean()))
 
 
 def test_thirds_go_by_the_entropy_within_a_layer() -> None:

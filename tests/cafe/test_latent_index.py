@@ -10,7 +10,28 @@ from small_latents import LAYER, autoencoder, codes_by_hook, latent_layer, model
 
 from ierf.cafe import LatentIndex, build_index
 from ierf.cafe.kept import Kept, collision_entropy
+from ierf.cafe.peaks import numbered, of_codes, peaks
+from ierf.concepts import SAE
+from ierf.concepts.sae.rules import RULES
 from ierf.errors import IerfError, UnknownNameError
+from ierf.experiments.cost import cafe as cafe_cost
+from ierf.model import capture
+from ierf.store.data import open_images
+
+PARTS = [slice(1, 10), slice(0, 1)]
+
+
+def trained(kind: str) -> SAE:
+    """Weights of every part away from zero, as if it had been trained."""
+    sae = SAE(kind, 8, 16, 3)
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        for parameter in sae.parameters():
+            parameter.add_(0.2 * torch.randn(parameter.shape, generator=generator))
+        sae.scale.fill_(0.7)
+        for buffer in sae.rule.buffers():
+            buffer.fill_(0.3)
+    return sae
 
 
 def build(folder: Path, count: int = 11, **options: Any) -> LatentIndex:
@@ -87,7 +108,7 @@ def test_the_sample_is_uniform_over_photographs_that_activate() -> None:
     for part in (slice(0, 7), slice(7, 20)):
         images = torch.arange(20)[part]
         keys = torch.rand(len(images), 200, generator=generator)
-        kept = kept.with_more(active[part], images, keys, torch.zeros_like(images))
+        kept = kept.with_more(of_codes(active[part]), images, keys, torch.zeros_like(images))
     drawn.index_add_(0, kept.sample_images.flatten().long(), torch.ones(1000))
     assert bool((drawn[1::2] == 0).all())
     assert bool(((drawn[::2] - 100).abs() < 40).all()), drawn
@@ -96,6 +117,45 @@ def test_the_sample_is_uniform_over_photographs_that_activate() -> None:
 def test_collision_entropy_of_known_maps() -> None:
     maps = torch.tensor([[0.0, 0, 0, 0], [2, 0, 0, 0], [1, 1, 0, 0], [3, 3, 3, 3]])
     torch.testing.assert_close(collision_entropy(maps), torch.tensor([0, 0, 0.5, 1]))
+
+
+@pytest.mark.parametrize("kind", RULES)
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_peaks_bound_all_codes_and_maps_are_exact(kind: str, bfloat16: bool) -> None:
+    layer = latent_layer()
+    sae = trained(kind)
+    pfvs = capture(layer.model, prepared(layer, photographs()), [LAYER])[LAYER].pfvs.detach()
+    codes = sae.encode(pfvs.flatten(0, 1)).detach().view(11, 10, 16)
+    for part, found in zip(PARTS, peaks(sae, pfvs, PARTS, bfloat16), strict=True):
+        expected = codes[:, part].amax(1)
+        exact = not (bfloat16 and sae.rule.pointwise)
+        torch.testing.assert_close(found.values, expected, rtol=1e-4 if exact else 0.5, atol=1e-4 if exact else 0.2)
+        assert bool((found.bounds >= expected - 1e-6).all())
+        samples, latents = torch.ones_like(expected).nonzero(as_tuple=True)
+        torch.testing.assert_close(
+            found.maps(samples, latents), codes[:, part].transpose(1, 2).flatten(0, 1), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_rounded_products_keep_the_same_photographs(tmp_path: Path) -> None:
+    exact, rounded = build(tmp_path / "exact", top=3), build(tmp_path / "rounded", top=3, bfloat16=True)
+    for key, found in exact.layers.items():
+        other = rounded.layers[key]
+        for latent in range(16):
+            assert [e[:2] for e in other.top(latent)] == [e[:2] for e in found.top(latent)]
+            assert [e[:2] for e in other.quantiles(latent)] == [e[:2] for e in found.quantiles(latent)]
+        torch.testing.assert_close(other.kept.top, found.kept.top)
+
+
+def test_numbers_within_groups() -> None:
+    assert numbered(torch.tensor([5, 7, 5, 5, 7, 2])).tolist() == [0, 0, 1, 2, 1, 0]
+
+
+def test_an_autoencoder_of_another_model_is_refused(tmp_path: Path) -> None:
+    sae = autoencoder()
+    sae.about = {"model": "elsewhere", "weights": "0", "layer": LAYER}
+    with pytest.raises(IerfError, match="was trained on elsewhere"):
+        build_index(model(), {LAYER: sae}, photographs(2), tmp_path)
 
 
 def test_other_settings_are_refused(tmp_path: Path) -> None:
@@ -112,7 +172,34 @@ def test_an_index_that_is_missing_or_asked_for_another_layer_says_so(tmp_path: P
 
 
 def test_an_autoencoder_of_another_width_is_refused(tmp_path: Path) -> None:
-    from ierf.concepts import SAE
-
     with pytest.raises(IerfError, match="has 8 channels, its autoencoder 6"):
         build_index(model(), {LAYER: SAE("topk", 6, 16, 3)}, photographs(2), tmp_path)
+
+
+def test_the_cost_of_an_index_is_that_of_all_its_timed_batches(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = iter([1.0, 4.0, 3.0, 3.0, 4.0, 5.0])
+
+    def timed(work: Any) -> float:
+        work()
+        return next(seconds)
+
+    monkeypatch.setattr(cafe_cost, "seconds_of", timed)
+    costs = cafe_cost.index_costs(model(), [latent_layer()], open_images(photographs()), batch=1)
+    assert [(cost.ratio, cost.lowest) for cost in costs] == [(2.0, pytest.approx(4 / 3)), (2.0, pytest.approx(5 / 3))]
+    assert [cost.what.split(", ")[1:] for cost in costs] == [
+        ["11 photographs", "float32"],
+        ["11 photographs", "bfloat16"],
+    ]
+
+
+def test_photographs_that_cannot_be_read_do_not_count(tmp_path: Path) -> None:
+    folder = tmp_path / "photographs"
+    folder.mkdir()
+    for number, photo in enumerate(photographs(5)):
+        photo.save(folder / f"{number}.png")
+    (folder / "2.png").write_bytes(b"no picture")
+    some = build_index(model(), {LAYER: autoencoder()}, folder, tmp_path / "index", batch=2)
+    readable = [photo for number, photo in enumerate(photographs(5)) if number != 2]
+    all_of_them = build_index(model(), {LAYER: autoencoder()}, readable, tmp_path / "readable", batch=2)
+    assert some.photographs == 4
+    assert torch.equal(some.layer(LAYER).frequency, all_of_them.layer(LAYER).frequency)

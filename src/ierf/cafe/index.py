@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import safetensors
@@ -14,11 +14,13 @@ from torch import Tensor
 
 from ierf.cafe.kept import Kept
 from ierf.cafe.layer import Kind, LatentLayer
+from ierf.cafe.peaks import peaks
 from ierf.concepts.sae import SAE
 from ierf.errors import IerfError, UnknownNameError
-from ierf.model import VisionModel, evaluating, patched
+from ierf.model import Captured, VisionModel, capture, evaluating
 from ierf.model.following import Values
 from ierf.model.images import ImageLike
+from ierf.model.logits import logits_of
 from ierf.store.data import First, Images, open_images
 from ierf.store.files import read_json, write, write_json
 from ierf.store.reading_ahead import read_ahead
@@ -101,7 +103,7 @@ class LatentIndex:
     settings: Mapping[str, Any]
     layers: Mapping[tuple[str, Kind], IndexedLayer]
     photographs: int
-    """Seen so far."""
+    """Read so far; those that cannot be read do not count."""
 
     @classmethod
     def open(cls, folder: str | Path) -> "LatentIndex":
@@ -112,8 +114,12 @@ class LatentIndex:
         settings = read_json(folder / SETTINGS)
         if settings.get("format") != FORMAT or settings.get("version") != VERSION:
             raise IerfError(f"{str(folder / SETTINGS)!r} is not that of an index of version {VERSION}")
-        kept, seen = _read(folder / STATE)
-        return cls(settings, _indexed(kept, seen, settings["prefix"]), seen)
+        state = _State.read(folder / STATE)
+        layers = {
+            (name, kind): IndexedLayer(name, kind, one, state.photographs, settings["prefix"][name])
+            for (name, kind), one in state.kept.items()
+        }
+        return cls(settings, layers, state.photographs)
 
     def layer(self, name: str, kind: Kind = "patch") -> IndexedLayer:
         if (name, kind) not in self.layers:
@@ -134,6 +140,7 @@ def build_index(
     limit: int | None = None,
     batch: int = 64,
     save_every: int = 32,
+    bfloat16: bool = False,
     seed: int = 0,
     track: Track = iter,
 ) -> LatentIndex:
@@ -145,25 +152,30 @@ def build_index(
         limit: only the first so many photographs.
         batch: photographs at once, which with K, `top` and `sample` bounds the memory.
         save_every: batches between saves.
+        bfloat16: see `ierf.cafe.peaks`: what is kept is the same, `fired`, `total` and `of_class` are rounded.
         seed: of the samples.
 
     Raises `IerfError` if the folder holds an index with other settings, or no photograph can be read.
     """
     source = open_images(images) if limit is None else First(open_images(images), limit)
     layers = [LatentLayer(model, name, sae, values) for name, sae in saes.items()]
-    folder, settings = Path(folder), _settings(model, layers, source, top, sample, batch, seed)
-    kept, seen = _begun(folder, settings) or (empty(model, layers, top, sample), 0)
-    batches = _batches(model, source, seen, batch)
-    starts = range(seen, len(source.names), batch)
+    folder, settings = Path(folder), _settings(model, layers, source, top, sample, batch, seed, bfloat16)
+    state = _begun(folder, settings) or _State(empty(model, layers, top, sample))
+    batches = _batches(model, source, state.seen, batch)
+    starts = range(state.seen, len(source.names), batch)
     with evaluating(model.net), torch.no_grad():
         for number, start in enumerate(track(starts)):
             numbers, x = next(batches)
+            kept = state.kept
             if len(x):
-                kept = add_batch(model, layers, kept, x, torch.tensor(numbers), np.random.default_rng([seed, start]))
-            seen = min(start + batch, len(source.names))
-            if number % save_every == save_every - 1:
-                _write(folder, kept, seen, settings)
-    _write(folder, kept, seen, settings)
+                random = np.random.default_rng([seed, start])
+                kept = add_batch(model, layers, kept, x, torch.tensor(numbers), random, bfloat16)
+            state = _State(kept, min(start + batch, len(source.names)), state.photographs + len(x))
+            if state.photographs and number % save_every == save_every - 1:
+                _write(folder, state, settings)
+    if not state.photographs:
+        raise IerfError(f"none of the {len(source.names)} photographs of {source.address!r} can be read")
+    _write(folder, state, settings)
     return LatentIndex.open(folder)
 
 
@@ -174,22 +186,31 @@ def add_batch(
     x: Float[Tensor, "N 3 H W"],
     numbers: Int[Tensor, " N"],
     random: np.random.Generator,
+    bfloat16: bool = False,
 ) -> dict[tuple[str, Kind], Kept]:
     """What is kept after one more batch: one forward pass, and every PFV of every layer encoded once."""
-    pfvs: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Callable[[Tensor], Tensor]:
-        return lambda found: pfvs.setdefault(name, found)
-
-    logits = patched(model, x, {layer.layer: keep(layer.layer) for layer in layers}, layers[0].values)
-    classes, found = logits.argmax(1).cpu(), dict(kept)
+    classes, captured = _run(model, x, layers)
+    found = dict(kept)
     for layer in layers:
-        codes = layer.encoded(pfvs[layer.layer])
-        for kind in layer.kinds:
-            keys = torch.from_numpy(random.random((len(x), codes.shape[2]), dtype=np.float32)).clamp_min(1e-9)
-            kept_here = found[layer.layer, kind]
-            found[layer.layer, kind] = kept_here.with_more(layer.of_kind(codes, kind), numbers, keys, classes)
+        parts = [layer.positions(kind) for kind in layer.kinds]
+        of_kinds = peaks(layer.sae, captured[layer.layer].pfvs, parts, bfloat16)
+        for kind, those in zip(layer.kinds, of_kinds, strict=True):
+            keys = torch.from_numpy(random.random(those.values.shape, dtype=np.float32)).clamp_min(1e-9)
+            found[layer.layer, kind] = found[layer.layer, kind].with_more(those, numbers, keys, classes)
     return found
+
+
+def _run(
+    model: VisionModel, x: Float[Tensor, "N 3 H W"], layers: Sequence[LatentLayer]
+) -> tuple[Int[Tensor, " N"], dict[str, Captured]]:
+    """Predicted classes and the PFVs of the layers, in one forward pass."""
+    classes: list[Tensor] = []
+    handle = model.net.register_forward_hook(lambda *call: classes.append(logits_of(call[2]).argmax(1).cpu()))
+    try:
+        captured = capture(model, x, [layer.layer for layer in layers], layers[0].values)
+    finally:
+        handle.remove()
+    return classes[0], captured
 
 
 def _batches(
@@ -206,7 +227,14 @@ def _batches(
 
 
 def _settings(
-    model: VisionModel, layers: Sequence[LatentLayer], source: Images, top: int, sample: int, batch: int, seed: int
+    model: VisionModel,
+    layers: Sequence[LatentLayer],
+    source: Images,
+    top: int,
+    sample: int,
+    batch: int,
+    seed: int,
+    bfloat16: bool,
 ) -> dict[str, Any]:
     return {
         "format": FORMAT,
@@ -224,6 +252,7 @@ def _settings(
         "sample": sample,
         "batch": batch,
         "seed": seed,
+        "bfloat16": bfloat16,
     }
 
 
@@ -239,7 +268,43 @@ def empty(model: VisionModel, layers: Sequence[LatentLayer], top: int, sample: i
     }
 
 
-def _begun(folder: Path, settings: Mapping[str, Any]) -> tuple[dict[tuple[str, Kind], Kept], int] | None:
+@dataclass(frozen=True, eq=False)
+class _State:
+    """What a run has so far."""
+
+    kept: dict[tuple[str, Kind], Kept]
+    seen: int = 0
+    """Where in the data set it goes on."""
+    photographs: int = 0
+    """How many of those could be read."""
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Raises `IerfError` if the file is missing or damaged."""
+        try:
+            with safetensors.safe_open(path, "pt") as file:
+                counts = {name: int(file.metadata()[name]) for name in ("seen", "photographs")}
+                found: dict[tuple[str, Kind], dict[str, Tensor]] = {}
+                for key in file.keys():  # noqa: SIM118
+                    name, kind, field = key.rsplit("/", 2)
+                    found.setdefault((name, kind), {})[field] = file.get_tensor(key)
+        except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
+            raise IerfError(f"{str(path)!r} is missing or damaged ({error}); build the index anew") from None
+        return cls(
+            {key: Kept(**{f.name: tensors[f.name] for f in fields(Kept)}) for key, tensors in found.items()}, **counts
+        )
+
+    def bytes(self) -> bytes:
+        """All tensors as one file."""
+        tensors = {
+            f"{name}/{kind}/{field}": tensor.contiguous()
+            for (name, kind), one in self.kept.items()
+            for field, tensor in one.tensors().items()
+        }
+        return safetensors.torch.save(tensors, {"seen": str(self.seen), "photographs": str(self.photographs)})
+
+
+def _begun(folder: Path, settings: Mapping[str, Any]) -> _State | None:
     """What a run with the same settings has saved."""
     if not (folder / SETTINGS).exists() or not (folder / STATE).exists():
         return None
@@ -249,34 +314,10 @@ def _begun(folder: Path, settings: Mapping[str, Any]) -> tuple[dict[tuple[str, K
         raise IerfError(
             f"{str(folder)!r} holds an index with other settings ({', '.join(differing)}); write to another folder"
         )
-    return _read(folder / STATE)
+    return _State.read(folder / STATE)
 
 
-def _write(folder: Path, kept: Mapping[tuple[str, Kind], Kept], seen: int, settings: Mapping[str, Any]) -> None:
-    """All tensors as one file, which is replaced whole, and the settings."""
-    tensors = {
-        f"{name}/{kind}/{field}": tensor.contiguous()
-        for (name, kind), one in kept.items()
-        for field, tensor in one.tensors().items()
-    }
-    write(folder / STATE, safetensors.torch.save(tensors, {"photographs": str(seen)}))
+def _write(folder: Path, state: _State, settings: Mapping[str, Any]) -> None:
+    """The state as one file, which is replaced whole, and the settings."""
+    write(folder / STATE, state.bytes())
     write_json(folder / SETTINGS, settings)
-
-
-def _read(path: Path) -> tuple[dict[tuple[str, Kind], Kept], int]:
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            seen = int(file.metadata()["photographs"])
-            found: dict[tuple[str, str], dict[str, Tensor]] = {}
-            for key in file.keys():  # noqa: SIM118
-                name, kind, field = key.rsplit("/", 2)
-                found.setdefault((name, kind), {})[field] = file.get_tensor(key)
-    except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
-        raise IerfError(f"{str(path)!r} is missing or damaged ({error}); build the index anew") from None
-    return {key: Kept(**{f.name: tensors[f.name] for f in fields(Kept)}) for key, tensors in found.items()}, seen  # type: ignore[misc]
-
-
-def _indexed(
-    kept: Mapping[tuple[str, Kind], Kept], seen: int, prefix: Mapping[str, int]
-) -> dict[tuple[str, Kind], IndexedLayer]:
-    return {(name, kind): IndexedLayer(name, kind, one, seen, prefix[name]) for (name, kind), one in kept.items()}

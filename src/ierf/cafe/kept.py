@@ -1,13 +1,15 @@
 """What a stream of photographs leaves of each latent, in a memory that does not grow with the stream."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Self
 
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
+
+from ierf.cafe.peaks import Peaks, numbered
 
 
 @dataclass(frozen=True)
@@ -58,53 +60,69 @@ class Kept:
         return {field.name: getattr(self, field.name) for field in fields(self)}
 
     def with_more(
-        self,
-        codes: Float[Tensor, "N p K"],
-        images: Int[Tensor, " N"],
-        keys: Float[Tensor, "N K"],
-        classes: Int[Tensor, " N"],
+        self, peaks: Peaks, images: Int[Tensor, " N"], keys: Float[Tensor, "N K"], classes: Int[Tensor, " N"]
     ) -> Self:
-        """After N more photographs: their codes, their numbers, random keys in (0, 1), their predicted classes.
+        """After N more photographs: their peaks, their numbers, random keys in (0, 1), their predicted classes.
 
-        One pass over all codes finds the peaks; all else is asked only of latents for which a photograph is kept.
+        Activation maps are asked for only where a photograph may be kept of a latent.
         """
-        peaks = codes.amax(1).cpu()
-        active = peaks > 0
-        drawn = keys * active
-        entering = (self.top[:, -1:] < peaks.T) | (self.sample_keys[:, -1:] < drawn.T)
-        rows = entering.any(1).nonzero()[:, 0]
-        changed = self._examples(rows, codes, peaks[:, rows], drawn[:, rows], images)
+        values, bounds = peaks.values.cpu(), peaks.bounds.cpu()
+        entering = (bounds > self.top[:, -1]) | (keys * (bounds > 0) > self.sample_keys[:, -1])
+        samples, latents = entering.nonzero(as_tuple=True)
+        maps = peaks.maps(samples.to(values.device), latents.to(values.device)).cpu()
+        more = _Table.of(latents, maps, images[samples], keys[samples, latents])
         return replace(
             self,
-            **{name: getattr(self, name).index_copy(0, rows, tensor) for name, tensor in changed.items()},
-            fired=self.fired + active.sum(0),
-            total=self.total + peaks.double().sum(0),
-            of_class=self.of_class.T.index_add(0, classes, peaks.double()).T,
+            **self._examples(more),
+            fired=self.fired + (values > 0).sum(0),
+            total=self.total + values.double().sum(0),
+            of_class=self.of_class.T.index_add(0, classes, values.double()).T,
         )
 
-    def _examples(
-        self,
-        rows: Int[Tensor, " k"],
-        codes: Float[Tensor, "N p K"],
-        peaks: Float[Tensor, "N k"],
-        keys: Float[Tensor, "N k"],
-        images: Int[Tensor, " N"],
-    ) -> dict[str, Tensor]:
-        """The photographs kept of some latents, after N more."""
-        top, order = _largest(self.top[rows], peaks)
-        new, which, maps = _entered(order, self.top.shape[1], codes, rows)
-        kept_keys, drawn = _largest(self.sample_keys[rows], keys)
-        drawn_new, drawn_which, drawn_maps = _entered(drawn, self.sample.shape[1], codes, rows)
-        return {
-            "top": top,
-            "top_images": _joined(self.top_images[rows], order, new, images[which]),
-            "top_places": _joined(self.top_places[rows], order, new, maps.argmax(1)),
-            "sample_keys": kept_keys,
-            "sample": _joined(self.sample[rows], drawn, drawn_new, drawn_maps.amax(1)),
-            "sample_images": _joined(self.sample_images[rows], drawn, drawn_new, images[drawn_which]),
-            "sample_places": _joined(self.sample_places[rows], drawn, drawn_new, drawn_maps.argmax(1)),
-            "sample_entropy": _joined(self.sample_entropy[rows], drawn, drawn_new, collision_entropy(drawn_maps)),
-        }
+    def _examples(self, more: "_Table") -> dict[str, Tensor]:
+        """The photographs kept of all latents."""
+        changed = _largest(
+            more.rows,
+            (self.top, self.top_images, self.top_places),
+            (more.values, more.images, more.places),
+        ) + _largest(
+            more.rows,
+            (self.sample_keys, self.sample, self.sample_images, self.sample_places, self.sample_entropy),
+            (more.keys * (more.values > 0), more.values, more.images, more.places, more.entropy),
+        )
+        return dict(zip(_EXAMPLES, changed, strict=True))
+
+
+_EXAMPLES = tuple(field.name for field in fields(Kept) if field.name.startswith(("top", "sample")))
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Photographs that may be kept, a row for each latent that has any, filled up with zeros."""
+
+    rows: Int[Tensor, " k"]
+    """The latents."""
+    values: Float[Tensor, "k m"]
+    images: Int[Tensor, "k m"]
+    places: Int[Tensor, "k m"]
+    entropy: Float[Tensor, "k m"]
+    keys: Float[Tensor, "k m"]
+
+    @classmethod
+    def of(
+        cls,
+        latents: Int[Tensor, " A"],
+        maps: Float[Tensor, "A p"],
+        images: Int[Tensor, " A"],
+        keys: Float[Tensor, " A"],
+    ) -> Self:
+        """Of activation maps, those of a latent in the order of their photographs."""
+        rows, row = torch.unique(latents, return_inverse=True)
+        slots = numbered(latents)
+        width = int(slots.amax()) + 1 if len(slots) else 0
+        columns = (maps.amax(1), images.int(), maps.argmax(1).int(), collision_entropy(maps), keys)
+        tables = (one.new_zeros(len(rows), width).index_put((row, slots), one) for one in columns)
+        return cls(rows, *tables)
 
 
 def collision_entropy(maps: Float[Tensor, "A p"]) -> Float[Tensor, " A"]:
@@ -116,22 +134,10 @@ def collision_entropy(maps: Float[Tensor, "A p"]) -> Float[Tensor, " A"]:
     return entropy
 
 
-def _largest(kept: Float[Tensor, "K n"], more: Float[Tensor, "N K"]) -> tuple[Float[Tensor, "K n"], Int[Tensor, "K n"]]:
-    """The n largest of what was kept and of what comes, and where they were: from n on among what comes."""
-    largest, order = torch.cat([kept, more.T], 1).topk(kept.shape[1], dim=1)
-    return largest, order
-
-
-def _entered(
-    order: Int[Tensor, "k n"], count: int, codes: Float[Tensor, "N p K"], rows: Int[Tensor, " k"]
-) -> tuple[Bool[Tensor, "k n"], Int[Tensor, " A"], Float[Tensor, "A p"]]:
-    """What is new in an order of `count` kept ones and N more: where, which of the N, their activation maps."""
-    new = order >= count
-    latents, which = rows[new.nonzero()[:, 0]], order[new] - count
-    return new, which, codes[which.to(codes.device), :, latents.to(codes.device)].cpu()
-
-
-def _joined(kept: Tensor, order: Int[Tensor, "K n"], new: Tensor, values: Tensor) -> Tensor:
-    """What was kept in a new order, with the values of what is new in its places."""
-    old = kept.gather(1, order.clamp_max(kept.shape[1] - 1))
-    return old.masked_scatter(new, values.to(old.dtype))
+def _largest(
+    rows: Int[Tensor, " k"], kept: Sequence[Float[Tensor, "K n"]], more: Sequence[Float[Tensor, "k m"]]
+) -> list[Float[Tensor, "K n"]]:
+    """Columns of which the first decides: in some rows the n largest of what was kept and of what comes."""
+    first, order = torch.cat([kept[0][rows], more[0]], 1).topk(kept[0].shape[1], dim=1)
+    others = (torch.cat([old[rows], new], 1).gather(1, order) for old, new in zip(kept[1:], more[1:], strict=True))
+    return [old.index_copy(0, rows, new) for old, new in zip(kept, (first, *others), strict=True)]

@@ -13,6 +13,7 @@ from ierf.concepts.sae import SAE
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import VisionModel, capture
 from ierf.model.following import Site, Values
+from ierf.store.weights import weights_hash
 
 Kind = Literal["patch", "class"]
 """Where a latent is read: at the patch that activates it most, or at the class token, the first of the sequence."""
@@ -39,6 +40,12 @@ class LatentLayer:
                 f"{self.layer!r} has {site.channels} channels, its autoencoder {self.sae.n_features}; "
                 "it belongs to another layer or model"
             )
+        about = self.sae.about
+        if about.get("model", self.model.name) != self.model.name and about["weights"] != weights_hash(self.model.net):
+            raise IerfError(
+                f"the autoencoder of {self.layer!r} was trained on {about['model']}, not on {self.model.name}; "
+                "load that model, or train another one with `ierf sae train`"
+            )
         return site
 
     @cached_property
@@ -58,13 +65,17 @@ class LatentLayer:
         return ("patch", "class") if self.grid.prefix else ("patch",)
 
     def of_kind(self, codes: Float[Tensor, "N P K"], kind: Kind) -> Float[Tensor, "N p K"]:
-        """The codes of the patches, or of the class token. Raises `IerfError` where there is none."""
+        """The codes of the patches, or of the class token."""
+        return codes[:, self.positions(kind)]
+
+    def positions(self, kind: Kind) -> slice:
+        """Those of the patches, or that of the class token. Raises `IerfError` where there is none."""
         if kind not in self.kinds:
             if kind in KINDS:
                 raise IerfError(f"{self.layer!r} has no class token")
             raise UnknownNameError("kind of token", kind, KINDS)
         start, count = (self.grid.prefix, self.grid.patches) if kind == "patch" else (0, 1)
-        return codes[:, start : start + count]
+        return slice(start, start + count)
 
     @torch.no_grad()
     def codes(self, x: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N P K"]:

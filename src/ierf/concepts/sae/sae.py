@@ -8,10 +8,11 @@ from typing import Any, Self
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ierf.concepts.sae.rules import RULES, Objective, Rule, Stage, Weights
+from ierf.concepts.sae.rules.rule import ALL
 from ierf.concepts.sae.settings import Training
 from ierf.concepts.sae.totals import total
 from ierf.concepts.vectors import Shift, as_vectors, describe_shift, shift_vector
@@ -142,6 +143,10 @@ class SAE(nn.Module):
     def pre_activations(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N K"]:
         """W_e (x − b_in) + b_e in units of x, before anything is set to 0; of "gated" those of the gates."""
         return self.weights.pre(self._scaled(x)) / self.scale
+
+    def activation(self, pre: Float[Tensor, "N k"], latents: Int[Tensor, " k"] | slice = ALL) -> Float[Tensor, "N k"]:
+        """The codes of pre-activations; of some latents only where `rule.pointwise`."""
+        return self.rule.activation(self.weights, pre * self.scale, latents) / self.scale
 
     def objective(self, x: Float[Tensor, "N C"], stage: Stage) -> Objective:
         """The loss of a batch in training; the reconstruction in it is that of `scale · x`."""

@@ -1,11 +1,11 @@
 """BatchTopK: the N·k largest latents of a batch, and a threshold that stands for them at inference."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ierf.concepts.sae.active import Active
-from ierf.concepts.sae.rules.rule import Weights, best, largest
+from ierf.concepts.sae.rules.rule import ALL, Weights, best, largest
 from ierf.concepts.sae.rules.topk import TopK
 from ierf.concepts.sae.totals import gathered, ranks
 
@@ -22,6 +22,8 @@ class BatchTopK(TopK):
     sample's codes do not depend on its batch mates.
     """
 
+    pointwise = True
+
     def __init__(
         self, n_features: int, n_latents: int, k: int, *, aux: float = 1 / 32, k_aux: int | None = None
     ) -> None:
@@ -29,8 +31,9 @@ class BatchTopK(TopK):
         self.threshold: Tensor
         self.register_buffer("threshold", torch.zeros(()))
 
-    def codes(self, weights: Weights, x: Float[Tensor, "N C"]) -> Float[Tensor, "N K"]:
-        pre = weights.pre(x)
+    def activation(
+        self, weights: Weights, pre: Float[Tensor, "N k"], latents: Int[Tensor, " k"] | slice = ALL
+    ) -> Float[Tensor, "N k"]:
         return pre * (pre > self.threshold)
 
     def choice(self, pre: Float[Tensor, "N K"]) -> Active:

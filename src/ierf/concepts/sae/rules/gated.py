@@ -1,12 +1,12 @@
 """Gated: which latents are active and how strongly, decided apart."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ierf.concepts.sae.losses import l1, mean_squared_error
-from ierf.concepts.sae.rules.rule import Objective, Rule, Stage, Weights, active_counts
+from ierf.concepts.sae.rules.rule import ALL, Objective, Rule, Stage, Weights, active_counts
 
 
 class Gated(Rule):
@@ -22,18 +22,16 @@ class Gated(Rule):
         self.log_gain = nn.Parameter(torch.zeros(n_latents))
         self.magnitude_bias = nn.Parameter(torch.zeros(n_latents))
 
-    def codes(self, weights: Weights, x: Float[Tensor, "N C"]) -> Float[Tensor, "N K"]:
-        gates = weights.pre(x)
-        return self._gated(weights, gates)
+    def activation(
+        self, weights: Weights, pre: Float[Tensor, "N k"], latents: Int[Tensor, " k"] | slice = ALL
+    ) -> Float[Tensor, "N k"]:
+        magnitudes = (pre - weights.encoder_bias[latents]) * self.log_gain[latents].exp() + self.magnitude_bias[latents]
+        return (pre > 0) * magnitudes.relu()
 
     def objective(self, weights: Weights, x: Float[Tensor, "N C"], stage: Stage) -> Objective:
         gates = weights.pre(x)
-        codes = self._gated(weights, gates)
+        codes = self.activation(weights, gates)
         x_hat = codes @ weights.decoder + weights.decoder_bias
         frozen = F.linear(gates.relu(), weights.decoder.detach().T, weights.decoder_bias.detach())
         loss = mean_squared_error(x, x_hat) + stage.ramp * self.lam * l1(gates.relu()) + mean_squared_error(x, frozen)
         return Objective(loss, x_hat, active_counts(codes))
-
-    def _gated(self, weights: Weights, gates: Float[Tensor, "N K"]) -> Float[Tensor, "N K"]:
-        magnitudes = (gates - weights.encoder_bias) * self.log_gain.exp() + self.magnitude_bias
-        return (gates > 0) * magnitudes.relu()

@@ -3,11 +3,11 @@
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ierf.concepts.sae.losses import samples, unexplained
-from ierf.concepts.sae.rules.rule import Objective, Rule, Stage, Weights, active_counts, best, rectangle
+from ierf.concepts.sae.rules.rule import ALL, Objective, Rule, Stage, Weights, active_counts, best, rectangle
 from ierf.concepts.sae.totals import gathered, ranks, total
 from ierf.errors import IerfError
 
@@ -38,9 +38,10 @@ class JumpReLU(Rule):
         start = best(kept, self.k * len(pre) * ranks()).amin()
         self.log_threshold.fill_(float(start.clamp_min(self.bandwidth).log()))
 
-    def codes(self, weights: Weights, x: Float[Tensor, "N C"]) -> Float[Tensor, "N K"]:
-        pre = weights.pre(x)
-        return pre * (pre > self.log_threshold.exp())
+    def activation(
+        self, weights: Weights, pre: Float[Tensor, "N k"], latents: Int[Tensor, " k"] | slice = ALL
+    ) -> Float[Tensor, "N k"]:
+        return pre * (pre > self.log_threshold[latents].exp())
 
     def objective(self, weights: Weights, x: Float[Tensor, "N C"], stage: Stage) -> Objective:
         pre, threshold = weights.pre(x), self.log_threshold.exp()

@@ -2,11 +2,11 @@
 
 from typing import Literal, get_args
 
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from ierf.concepts.sae.losses import l1, mean_squared_error, weighted_l1
-from ierf.concepts.sae.rules.rule import Objective, Rule, Stage, Weights, active_counts
+from ierf.concepts.sae.rules.rule import ALL, Objective, Rule, Stage, Weights, active_counts
 from ierf.errors import UnknownNameError
 
 Form = Literal["ierf", "gig"]
@@ -28,8 +28,10 @@ class L1(Rule):
         self.input_bias = "own" if form == "ierf" else "none"
         self.encoder_bias = form == "gig"
 
-    def codes(self, weights: Weights, x: Float[Tensor, "N C"]) -> Float[Tensor, "N K"]:
-        return weights.pre(x).relu()
+    def activation(
+        self, weights: Weights, pre: Float[Tensor, "N k"], latents: Int[Tensor, " k"] | slice = ALL
+    ) -> Float[Tensor, "N k"]:
+        return pre.relu()
 
     def objective(self, weights: Weights, x: Float[Tensor, "N C"], stage: Stage) -> Objective:
         codes = weights.pre(x).relu()

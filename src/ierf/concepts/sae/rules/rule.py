@@ -8,6 +8,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+ALL = slice(None)
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -60,14 +62,22 @@ class Rule(nn.Module, ABC):
     input_bias: str = "decoder"
     """What is subtracted from the input: the "decoder" bias, a vector of its "own", or "none"."""
     encoder_bias: bool = True
+    pointwise: bool = True
+    """Whether a code depends on its own latent's pre-activation alone, and never falls when that grows."""
 
     def begin(self, weights: Weights, x: Float[Tensor, "N C"]) -> None:
         """What is fixed by the first batch; nothing, as a rule."""
         return
 
-    @abstractmethod
     def codes(self, weights: Weights, x: Float[Tensor, "N C"]) -> Float[Tensor, "N K"]:
         """The codes of a sample, whatever its batch mates are."""
+        return self.activation(weights, weights.pre(x))
+
+    @abstractmethod
+    def activation(
+        self, weights: Weights, pre: Float[Tensor, "N k"], latents: Int[Tensor, " k"] | slice = ALL
+    ) -> Float[Tensor, "N k"]:
+        """σ: the codes of pre-activations; those of some latents only if the kind is `pointwise`."""
 
     @abstractmethod
     def objective(self, weights: Weights, x: Float[Tensor, "N C"], stage: Stage) -> Objective:

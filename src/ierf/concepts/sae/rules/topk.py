@@ -1,13 +1,13 @@
 """TopK: the k largest latents of each sample, and AuxK to bring dead ones back."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
 from ierf.concepts.sae.active import Active, encoded
 from ierf.concepts.sae.losses import auxk, unexplained
-from ierf.concepts.sae.rules.rule import Objective, Rule, Stage, Weights
+from ierf.concepts.sae.rules.rule import ALL, Objective, Rule, Stage, Weights
 from ierf.errors import IerfError
 
 
@@ -19,6 +19,8 @@ class TopK(Rule):
         k_aux: how many dead latents AuxK takes per sample; None: 512, at most half of the channels.
     """
 
+    pointwise = False
+
     def __init__(
         self, n_features: int, n_latents: int, k: int, *, aux: float = 1 / 32, k_aux: int | None = None
     ) -> None:
@@ -27,8 +29,9 @@ class TopK(Rule):
             raise IerfError(f"k is between 1 and the number of latents, {n_latents}; got {k}")
         self.k, self.aux, self.k_aux = k, aux, k_aux or max(1, min(512, n_features // 2))
 
-    def codes(self, weights: Weights, x: Float[Tensor, "N C"]) -> Float[Tensor, "N K"]:
-        pre = weights.pre(x)
+    def activation(
+        self, weights: Weights, pre: Float[Tensor, "N k"], latents: Int[Tensor, " k"] | slice = ALL
+    ) -> Float[Tensor, "N k"]:
         values, latents = pre.topk(self.k, dim=1, sorted=False)
         return torch.zeros_like(pre).scatter(1, latents, values.relu())
 
