@@ -54,13 +54,13 @@ class Client:
         assert answer.status == 201, answer.body
         return str(answer.json["photo"])
 
-    def finished(self, asked: Mapping[str, Any], seconds: float = 60) -> Any:
+    def finished(self, asked: Mapping[str, Any], seconds: float = 240) -> Any:
         """A job, when it is finished."""
         answer = self.send(asked)
         assert answer.status == 202, answer.body
         return self.wait(answer.json["id"], seconds)
 
-    def wait(self, job: str, seconds: float = 60) -> Any:
+    def wait(self, job: str, seconds: float = 240) -> Any:
         until = monotonic() + seconds
         while monotonic() < until:
             said = self.ask("GET", f"/api/jobs/{job}").json

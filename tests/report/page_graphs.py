@@ -30,7 +30,10 @@ def small(shares: dict[tuple[str, str], float] = SHARES, photo: str = "cat.png")
         _concept("a", 5, (-0.5, 0.75)),
         Node("a", "residual", RESIDUAL, "residual", (0.3, 0.1), 0.3),
     ]
-    edges = [Edge(s, t, -share if s == "a/5" else share, share, share, 0.01) for (s, t), share in shares.items()]
+    edges = [
+        Edge(s, t, -share if s == "a/5" else share, share, share, 0.01, _acting(s, t))
+        for (s, t), share in shares.items()
+    ]
     whole = ConceptGraph("net", photo, 1, ("a", "b"), tuple(nodes), tuple(edges), _accounts("ab"), {"extractor": "pca"})
     pictures = tuple(encoded(_picture(seed).resize((96, 96))) for seed in range(10))
     made = whole.pruned(1.0)
@@ -39,7 +42,7 @@ def small(shares: dict[tuple[str, str], float] = SHARES, photo: str = "cat.png")
 
 
 def large(layers: int, per_row: int, edges: int) -> ConceptGraph:
-    """So many layers of so many nodes, with maps of 64 × 64 as smooth as iERFs, and pictures."""
+    """So many layers of so many nodes, with maps of 64 × 64 as rough as iERFs, pictures, and places of edges."""
     names = tuple(f"layer{i}" for i in range(layers))
     random = torch.Generator().manual_seed(0)
     picture = tuple(encoded(_picture(seed).resize((96, 96))) for seed in range(4))
@@ -60,10 +63,21 @@ def large(layers: int, per_row: int, edges: int) -> ConceptGraph:
     kept = torch.randperm(len(pairs), generator=random)[:edges].tolist()
     values = torch.randn(len(kept), generator=random).tolist()
     made = tuple(
-        Edge(*pairs[i], value, min(1.0, abs(value) / 3), 0.05, 0.2) for i, value in zip(kept, values, strict=True)
+        Edge(*pairs[i], value, min(1.0, abs(value) / 3), 0.05, 0.2, Cells.of(_smooth(random, 14)))
+        for i, value in zip(kept, values, strict=True)
     )
     view = lossless(_picture(7).resize((224, 224)))
     return ConceptGraph("net", "photo", 1, names, tuple(nodes), made, _accounts(names), {}, view)
+
+
+def _acting(source: str, target: str) -> Cells | None:
+    """In the cell of the source and, half as much with the other sign, in that of the target."""
+    if source not in PLACES:
+        return None
+    values = torch.zeros(4, 4)
+    values[PLACES.get(target, (1, 1))] = 0.5 if source == "a/5" else -0.5
+    values[PLACES[source]] = -1.0 if source == "a/5" else 1.0
+    return Cells.of(values)
 
 
 def _concept(layer: str, index: int, importance: tuple[float, ...]) -> Node:

@@ -11,6 +11,7 @@ from torch import nn
 import ierf
 from ierf.attribution.srd import SRDPass
 from ierf.attribution.strongest import layers_over_depth, strongest_pfvs
+from ierf.report import card
 from ierf.rules import SRDRules
 
 PFV = ierf.targets.PFV
@@ -101,6 +102,22 @@ def test_classes_by_name_index_and_list(model: ierf.VisionModel, cat: Path) -> N
     assert list(one.maps) == [model.class_index("tabby")]
     several = ierf.explain(model, cat, ["lion", 30, "tabby"], resolutions=["low"])
     assert [p.label for p in several.classes] == ["lion", "tabby"]
+
+
+def test_no_pfvs_and_no_maps_can_be_asked_for(
+    model: ierf.VisionModel, cat: Path, explanation: ierf.Explanation, tmp_path: Path
+) -> None:
+    no_fields, no_maps = ierf.explain(model, cat, n_classes=2, pfvs=()), ierf.explain(model, cat, resolutions=())
+    assert no_fields.fields == []
+    assert all(
+        torch.equal(values, no_fields.maps[index][name])
+        for index, maps in explanation.maps.items()
+        for name, values in maps.items()
+    )
+    assert [len(maps) for maps in no_maps.maps.values()] == [0, 0, 0]
+    assert len(no_maps.fields) == len(explanation.fields)
+    for one in (no_fields, no_maps):
+        assert card(one, one.save(tmp_path / "a.html")).photo
 
 
 def test_pfvs_can_be_asked_for(model: ierf.VisionModel, cat: Path) -> None:

@@ -1,11 +1,11 @@
 """What `ierf serve` finds is what the library finds."""
 
 import json
-import shutil
 from base64 import b64encode
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from io import BytesIO
 from pathlib import Path
+from time import monotonic, sleep
 from typing import Any
 
 import numpy as np
@@ -195,19 +195,6 @@ def test_the_bank_of_another_model_is_an_error(bank: ierf.ConceptBank) -> None:
     assert "concepts of another model" in result.stderr
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    """Debian's Chromium."""
-    driver = pytest.importorskip("playwright.sync_api")
-    chromium = next((found for name in ("chromium", "chromium-browser") if (found := shutil.which(name))), None)
-    if chromium is None:
-        pytest.skip("there is no Chromium")
-    with driver.sync_playwright() as play:
-        launched = play.chromium.launch(executable_path=chromium, args=["--no-sandbox"])
-        yield launched
-        launched.close()
-
-
 _DROP = """content => {
     const transfer = new DataTransfer();
     const bytes = Uint8Array.from(atob(content), (one) => one.charCodeAt(0));
@@ -270,3 +257,45 @@ def test_in_a_browser(client: Client, browser: Any, chelsea: Image.Image, model:
     assert named
     assert said == []
     page.close()
+
+
+def test_a_browser_sees_how_far_a_graph_is_stops_it_and_is_told_what_is_wrong(
+    client: Client, browser: Any, chelsea: Image.Image
+) -> None:
+    page = browser.new_page(viewport={"width": 1280, "height": 900})
+    page.set_default_timeout(60_000)
+    page.goto(client.url)
+    page.wait_for_selector("#method option", state="attached")
+    page.set_input_files("#file", {"name": "a.png", "mimeType": "image/png", "buffer": b"no picture"})
+    page.wait_for_selector("#panel-photo .task.failed")
+    assert "photograph" in page.inner_text("#panel-photo .said")
+    page.set_input_files("#file", {"name": "a.png", "mimeType": "image/png", "buffer": encoded(chelsea)})
+    page.wait_for_selector("#panel-maps figure img")
+    page.locator("#classes button").first.click()
+    assert page.locator("#classes button").count() == 2
+
+    page.click("#show-graph")
+    bar = page.locator("#panel-graph progress")
+    assert 0 < until(lambda: float(bar.get_attribute("value") or 0)) < 1
+    page.locator("#panel-graph .task button").click()
+    assert page.locator("#panel-graph .task").is_hidden()
+    assert page.locator("#panel-graph iframe").count() == 0
+
+    page.click("#show-graph")
+    page.wait_for_selector("#panel-graph iframe")
+    page.locator("#concepts input").first.uncheck()
+    page.wait_for_selector("#panel-intervention table")
+    changes = page.locator("#panel-intervention tbody td:nth-child(4)")
+    assert set(changes.all_inner_texts()) != {"+0.00"}
+    page.click("#all-on")
+    until(lambda: set(changes.all_inner_texts()) == {"+0.00"})
+    page.close()
+
+
+def until(found: Callable[[], Any], seconds: float = 30) -> Any:
+    """What it finds, as soon as that is something."""
+    end = monotonic() + seconds
+    while not (value := found()):
+        assert monotonic() < end
+        sleep(0.02)
+    return value

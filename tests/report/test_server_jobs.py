@@ -99,6 +99,31 @@ def test_a_job_that_computes_is_stopped_between_operations() -> None:
     jobs.close()
 
 
+def test_what_a_stopped_job_changed_is_put_back() -> None:
+    """Contexts are left by operations too: those that put things back have to run, else later jobs suffer."""
+    jobs, begun, put_back = Jobs(Limits()), Event(), []
+
+    def endless(progress: Progress) -> Result:
+        weight = torch.ones(3)
+        try:
+            with torch.no_grad():
+                while True:
+                    weight.mul_(1.0)
+                    begun.set()
+        finally:
+            put_back.append(weight.mul_(2).sum().item())
+
+    job = jobs.submit("endless", endless)
+    begun.wait(10)
+    jobs.cancel(job.id)
+    assert until_finished(job).state == "cancelled"
+    assert put_back == [6.0]
+    after = until_finished(jobs.submit("after", lambda progress: Result({"grad": torch.is_grad_enabled()}, {})))
+    assert after.result is not None
+    assert after.result.content == {"grad": True}
+    jobs.close()
+
+
 def test_failures_are_told_without_paths_and_may_be_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     jobs = Jobs(Limits())
 

@@ -2,7 +2,9 @@
 
 import { h } from "./html";
 import { link, nodeLink } from "./links";
-import { edgeKey, mapOf, type SceneEdge, type SceneNode } from "./scene";
+import { LONGEST } from "./notes";
+import { actingOf, edgeKey, mapOf, somewhere, type SceneEdge, type SceneNode } from "./scene";
+import { fewest } from "./painting";
 import type { NodeJson } from "./data";
 import type { Store } from "./store";
 import { importance } from "./view";
@@ -11,16 +13,16 @@ import { layerName, nameOf, percent, signed } from "./words";
 const SHOWN = 8;
 
 export function nodeCard(store: Store, node: SceneNode): HTMLElement {
-  const { side } = store.view;
-  const version = node.versions[side];
+  const here = node.versions[store.view.side];
+  const version = somewhere(node, store.view.side);
   const heading = h("h2", {}, nameOf(node, store.notes));
-  if (!version) return h("section", { class: "about" }, heading, h("p", {}, "It is no node of this photograph’s graph."));
   const parts = node.kind === "concept" ? [naming(store, node, heading), exemplars(node, version)] : [];
   return h(
     "section",
-    { class: "about", "aria-label": `Card of ${node.id}` },
+    { class: "about concept", "aria-label": `Card of ${node.id}` },
     heading,
     h("p", { class: "soft" }, subtitle(node, version)),
+    here ? null : h("p", {}, "It is no node of this photograph’s graph, only of the other."),
     ...parts,
     importances(store, node),
     list(facts(store, node, version)),
@@ -33,11 +35,12 @@ export function nodeCard(store: Store, node: SceneNode): HTMLElement {
 export function edgeCard(store: Store, source: string, target: string): HTMLElement {
   const edge = store.scene.byKey.get(edgeKey(source, target));
   const version = edge?.versions[store.view.side];
-  if (!edge) return h("section", { class: "about" }, h("p", {}, "There is no such edge."));
+  if (!edge) return h("section", { class: "about concept" }, h("p", {}, "There is no such edge."));
+  const places = actingOf(store.scene, edge, store.view.side);
   const values = edge.versions.length > 1 ? edge.versions.map((each) => signed(each?.value ?? 0)).join(" → ") : null;
   return h(
     "section",
-    { class: "about", "aria-label": `Card of the edge ${edge.key}` },
+    { class: "about concept", "aria-label": `Card of the edge ${edge.key}` },
     h("h2", {}, nodeLink(store, edge.source, true), " → ", nodeLink(store, edge.target, true)),
     h("p", {}, version
       ? `It adds ${signed(version.value)} to the score of its target: ${percent(version.share)} of all that flows into it.`
@@ -47,8 +50,11 @@ export function edgeCard(store: Store, source: string, target: string): HTMLElem
       ...(version?.p_value == null
         ? []
         : [["as strong by chance", `p = ${version.p_value.toPrecision(2)}${version.p_value > 0.05 ? ", dashed" : ""}`] as [string, string]]),
+      ...(places ? [["half of it at", `${fewest(places, 0.5)} of ${places.values.length} places`] as [string, string]] : []),
     ]),
-    h("p", { class: "soft" }, "The pictures show where the source is, and where the target is."),
+    h("p", { class: "soft" }, places
+      ? "On the photograph: where the source adds to the target or takes from it, beside where the target is."
+      : "It is not known by position."),
   );
 }
 
@@ -65,7 +71,7 @@ function naming(store: Store, node: SceneNode, heading: HTMLElement): HTMLElemen
     value: known?.name ?? "",
     placeholder: "Name this concept",
     "aria-label": "Name of the concept",
-    maxlength: 60,
+    maxlength: LONGEST,
     input: () => {
       store.note(node, { name: name.value.trim() });
       heading.textContent = nameOf(node, store.notes);
@@ -100,7 +106,7 @@ function importances(store: Store, node: SceneNode): HTMLElement {
       h("span", { class: "number" }, signed(value)));
   });
   const change = store.scene.graphs.length > 1 && store.state.side === "change";
-  return h("div", {}, h("h3", {}, change ? "Importance: after less before" : "Importance"), h("ol", { class: "bars" }, ...items));
+  return h("div", {}, h("h4", {}, change ? "Importance: after less before" : "Importance"), h("ol", { class: "bars" }, ...items));
 }
 
 function facts(store: Store, node: SceneNode, version: NodeJson): [string, string][] {
@@ -118,7 +124,7 @@ function facts(store: Store, node: SceneNode, version: NodeJson): [string, strin
 }
 
 const list = (facts: [string, string][]): HTMLElement =>
-  h("dl", {}, ...facts.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
+  h("dl", { class: "facts" }, ...facts.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
 
 function about(store: Store, node: SceneNode, version: NodeJson): (HTMLElement | null)[] {
   if (!version.facts) return [];
@@ -131,8 +137,8 @@ function about(store: Store, node: SceneNode, version: NodeJson): (HTMLElement |
     return [i ? ", " : "", there ? nodeLink(store, there) : `#${index}`, ` ${cosine.toFixed(2)}`];
   });
   return [
-    classes.length ? h("div", {}, h("h3", {}, "Predicted classes where it is"), h("ol", { class: "bars" }, ...classes)) : null,
-    nearest.length ? h("p", { class: "soft" }, "nearest: ", ...nearest) : null,
+    classes.length ? h("div", {}, h("h4", {}, "Predicted classes where it is"), h("ol", { class: "bars" }, ...classes)) : null,
+    nearest.length ? h("p", { class: "near" }, "nearest: ", ...nearest) : null,
   ];
 }
 
@@ -151,5 +157,5 @@ function neighbours(store: Store, node: SceneNode, title: string, which: (edge: 
   });
   const layer = layerName((edges[0]?.source === node ? edges[0]?.target : edges[0]?.source)?.layer ?? "");
   const more = edges.length > SHOWN ? `, the ${SHOWN} strongest of ${edges.length}` : "";
-  return h("div", {}, h("h3", {}, `${title} (${layer}${more})`), h("ul", { class: "edges-of" }, ...items));
+  return h("div", {}, h("h4", {}, `${title} (${layer}${more})`), h("ul", { class: "edges-of" }, ...items));
 }

@@ -40,7 +40,7 @@ export function searchBox(store: Store): HTMLElement {
   const box = h("input", {
     type: "search",
     id: "search",
-    placeholder: "Search: class, layer, number, name",
+    placeholder: "Class, layer, number, name",
     "aria-label": "Search nodes",
     input: () => store.change({ query: box.value }),
   });
@@ -71,8 +71,12 @@ function nodesShown(store: Store): string {
   return `${of(store.view.kept.nodes)} of ${of(store.scene.nodes.values())}`;
 }
 
-const edgesShown = (store: Store): string =>
-  `${store.view.kept.edges.length} of ${store.scene.edges.length}, ${percent(store.view.kept.share)} of the drawn flow`;
+function edgesShown(store: Store): string {
+  const { edges, share } = store.view.kept;
+  const built = Math.min(...store.scene.graphs.map((graph) => Number(graph.settings["keep"] ?? 1)));
+  const cut = built < 1 ? `; built with ${percent(built)} of all` : "";
+  return `${edges.length} of ${store.scene.edges.length}, ${percent(share)} of the drawn flow${cut}`;
+}
 
 function choice<K extends "mode" | "side" | "paint">(
   store: Store,

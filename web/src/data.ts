@@ -43,6 +43,8 @@ export interface EdgeJson {
   weight: number;
   share: number;
   p_value: number | null;
+  /** Where it acts, over the positions of its source's layer. */
+  map: Cells | null;
 }
 
 export interface AccountJson {

@@ -13,7 +13,7 @@ import { described, layerName, nameOf, percent, shortened } from "./words";
 const PICTURE = 64;
 const INSET = (CARD.width - PICTURE) / 2;
 const CLASS_COLOURS = 4;
-const LEAST = 0.6;
+const LEAST = 0.7;
 
 type Group = Selection<SVGGElement, unknown, null, undefined>;
 const curve = linkVertical<{ source: [number, number]; target: [number, number] }, [number, number]>();
@@ -120,7 +120,7 @@ function rows(group: Group, store: Store, layout: Layout): void {
           `${percent(account.residual_share)} not covered`]
       : [];
     return [
-      { key: layer, y, text: shortened(layerName(layer), 20), kind: "layer" },
+      { key: layer, y, text: shortened(layerName(layer), 15), kind: "layer" },
       ...texts.map((text, j) => ({ key: `${layer} ${j}`, y: y + 18 + 15 * j, text, kind: "soft" })),
     ];
   });
@@ -174,7 +174,7 @@ function updateCards(elements: Map<string, SVGGElement>, store: Store): void {
       .classed("absent", !version || (node.kind === "concept" && version.activation === 0))
       .classed("lost", view.found !== null && !view.found.has(id))
       .classed("found", view.found?.has(id) ?? false);
-    chosen.select(".name").text(shortened(nameOf(node, notes), node.kind === "class" ? 24 : 12));
+    chosen.select(".name").text(shortened(nameOf(node, notes), node.kind === "class" ? 21 : 11));
     if (node.kind === "class") chosen.select(".soft").text(version ? `${percent(version.activation)}, logit ${logit(version.importance)}` : "");
     if (node.kind === "residual") chosen.select(".soft").text(version ? `${percent(version.activation)} left` : "");
     bars(element, view.bars.get(id) ?? [], node.kind === "class");

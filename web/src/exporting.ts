@@ -1,9 +1,9 @@
-/** The graph as it is seen, as SVG and PNG; its numbers, names and notes as JSON that ierf reads again. */
+/** The graph as it is seen, as SVG and PNG; its numbers as JSON that ierf reads again; names and notes, also back. */
 
 import type { Bytes, Cells, GraphJson } from "./data";
 import type { Drawing } from "./drawing";
 import { h } from "./html";
-import type { Notes } from "./notes";
+import { notesIn, type Notes } from "./notes";
 import type { Scene } from "./scene";
 import type { Store } from "./store";
 
@@ -20,7 +20,39 @@ export function exportMenu(store: Store, drawing: Drawing): HTMLElement {
   ];
   const buttons = items.map(([text, make, file]) =>
     h("button", { type: "button", click: async () => download(await make(), file) }, text));
-  return h("details", { class: "menu" }, h("summary", {}, "Export"), h("div", {}, ...buttons));
+  return h("details", { class: "menu" }, h("summary", {}, "Files"), h("div", {}, h("p", {}, "Save"), ...buttons,
+    h("p", {}, "Read"), ...notesReader(store)));
+}
+
+/** A field that takes a file of names and notes, and what came of it. */
+function notesReader(store: Store): HTMLElement[] {
+  const said = h("p", { class: "soft", role: "status" });
+  const field = h("input", {
+    type: "file",
+    accept: ".json,application/json",
+    change: async () => {
+      const file = field.files?.[0];
+      if (file) said.textContent = readInto(store, await file.text());
+      field.value = "";
+    },
+  });
+  return [h("label", { class: "file" }, "Names and notes …", field), said];
+}
+
+function readInto(store: Store, text: string): string {
+  const notes = notesIn(parsed(text));
+  if (!notes) return "This file holds no names and notes.";
+  store.read(notes);
+  const here = Object.keys(notes).filter((id) => store.scene.nodes.has(id)).length;
+  return `${Object.keys(notes).length} read, ${here} of them in this graph.`;
+}
+
+function parsed(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return null;
+  }
 }
 
 /** All layers in one, with the styles and the colours of the moment: it looks the same anywhere. */
@@ -67,7 +99,8 @@ export function asGraph(scene: Scene, side: number, notes: Notes): object {
     ierf: unpacked(node.ierf, scene.bytes),
     exemplars: node.exemplars.filter((address) => address.startsWith("data:")).map(base64Of),
   }));
-  return { ...graph, nodes, view: base64Of(graph.view), notes };
+  const edges = graph.edges.map((edge) => ({ ...edge, map: unpacked(edge.map, scene.bytes) }));
+  return { ...graph, nodes, edges, view: base64Of(graph.view), notes };
 }
 
 function unpacked(cells: Cells | null, bytes: Bytes): object | null {

@@ -20,6 +20,15 @@ export function coloured(map: SignedMap): ImageData {
   return pixels;
 }
 
+/** How many of its cells hold this share of the map's sizes. */
+export function fewest(map: SignedMap, share: number): number {
+  const sizes = map.values.map(Math.abs).sort().reverse();
+  const wanted = share * sizes.reduce((sum, size) => sum + size, 0);
+  let sum = 0;
+  const last = sizes.findIndex((size) => (sum += size) >= wanted);
+  return wanted ? last + 1 : 0;
+}
+
 function along(stops: readonly (readonly [number, number, number])[], where: number): number[] {
   const at = where * (stops.length - 1);
   const low = Math.min(stops.length - 2, Math.floor(at));

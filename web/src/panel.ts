@@ -15,7 +15,7 @@ export function showPanel(place: HTMLElement, store: Store): void {
   let before = "";
   const update = () => {
     const { query: _, opacity: __, scale: ___, paint: ____, ...said } = store.state;
-    const now = JSON.stringify(said);
+    const now = JSON.stringify([said, store.readings]);
     if (now === before) return;
     before = now;
     place.replaceChildren(...[chosen(store), ofMode(store), findings(store), leftOut(store), reading()].filter((part) => part !== null));
@@ -100,7 +100,7 @@ function leftOut(store: Store): HTMLElement {
 const READING = [
   "Each row is a layer, the classes above, the pixels’ side below. A picture is a concept: the parts of other photographs where it is strongest. The bars say how much it matters to each class; to the right speaks for the class, to the left against. A dashed frame is the residual: what no concept of the layer covers.",
   "An edge says how much a concept matters to one of the next layer: wide is much, orange speaks for it, blue against, dashed is no more than chance. Edges are scaled by the strongest of each pair of layers. They are attributions, not proofs of cause.",
-  "Point at a node to see on the photograph where it is, or the pixels that caused it; at an edge to see where its source and its target are. Click to keep it. Click the photograph to rank the concepts at that place.",
+  "Point at a node to see on the photograph where it is, or the pixels that caused it; at an edge to see where it acts, beside where its target is. Click to keep it. Click the photograph to rank the concepts at that place.",
 ];
 const KEYS = [
   ["← →", "along the row"], ["↑ ↓", "the strongest edge up or down"], ["Esc", "let go"], ["/", "search"], ["m", "map or pixels"],
@@ -109,5 +109,5 @@ const KEYS = [
 
 function reading(): HTMLElement {
   return h("details", {}, h("summary", {}, "How to read this, and keys"), ...READING.map((text) => h("p", {}, text)),
-    h("dl", {}, ...KEYS.flatMap(([key = "", what = ""]) => [h("dt", {}, h("kbd", {}, key)), h("dd", {}, what)])));
+    h("dl", { class: "facts" }, ...KEYS.flatMap(([key = "", what = ""]) => [h("dt", {}, h("kbd", {}, key)), h("dd", {}, what)])));
 }

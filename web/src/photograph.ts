@@ -26,7 +26,7 @@ export async function showPhotograph(place: HTMLElement, store: Store): Promise<
   };
   let frames: HTMLElement[] = [];
   const update = () => {
-    const pictures = picturesOf(store.scene, store.state, store.view, store.focus);
+    const pictures = picturesOf(store.scene, store.state, store.view, store.focus, store.notes);
     if (frames.length !== pictures.length) {
       frames = pictures.map((_, number) => frame(store, number));
       place.replaceChildren(...frames);

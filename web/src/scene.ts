@@ -1,6 +1,6 @@
 /** One or two graphs as one layout: nodes and edges, each as it is in every graph. */
 
-import type { Bytes, EdgeJson, GraphJson, NodeJson, Payload, SignedMap } from "./data";
+import type { Bytes, Cells, EdgeJson, GraphJson, NodeJson, Payload, SignedMap } from "./data";
 import { signedMap } from "./data";
 
 export const LOGITS = "logits";
@@ -74,14 +74,20 @@ export function sceneOf(payload: Payload, bytes: Bytes): Scene {
 
 const maps = new WeakMap<object, SignedMap>();
 
-/** Where a node is on a photograph ("map"), or the pixels that caused it ("ierf"). */
-export function mapOf(scene: Scene, node: SceneNode, side: number, which: "map" | "ierf"): SignedMap | null {
-  const cells = node.versions[side]?.[which];
+function unpacked(scene: Scene, cells: Cells | null | undefined): SignedMap | null {
   if (!cells) return null;
   const known = maps.get(cells) ?? signedMap(cells, scene.bytes);
   maps.set(cells, known);
   return known;
 }
+
+/** Where a node is on a photograph ("map"), or the pixels that caused it ("ierf"). */
+export const mapOf = (scene: Scene, node: SceneNode, side: number, which: "map" | "ierf"): SignedMap | null =>
+  unpacked(scene, node.versions[side]?.[which]);
+
+/** Where an edge acts on a photograph: what it is worth at each position of its source's layer. */
+export const actingOf = (scene: Scene, edge: SceneEdge, side: number): SignedMap | null =>
+  unpacked(scene, edge.versions[side]?.map);
 
 /** The node as it is in the graph of this side, or else in the other. */
 export const somewhere = (node: SceneNode, side: number): NodeJson =>

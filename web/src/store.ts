@@ -11,6 +11,8 @@ export class Store {
   view: View;
   notes: Notes;
   hover: Focus | null = null;
+  /** How often notes were read from a file. */
+  readings = 0;
   private history: History;
   private readonly shown: (() => void)[] = [];
   private readonly hovered: (() => void)[] = [];
@@ -69,7 +71,17 @@ export class Store {
   }
 
   note(node: SceneNode, change: { name?: string; note?: string }): void {
-    this.notes = noted(this.notes, node.id, change);
+    this.keep(noted(this.notes, node.id, change));
+  }
+
+  /** Names and notes from a file, in the place of those that there were for the same concepts. */
+  read(notes: Notes): void {
+    this.readings += 1;
+    this.keep({ ...this.notes, ...notes });
+  }
+
+  private keep(notes: Notes): void {
+    this.notes = notes;
     if (this.scene.graphs[0]) keepNotes(this.scene.graphs[0], this.notes);
     this.view = this.seen();
     for (const call of this.shown) call();

@@ -3,10 +3,11 @@
 import { max } from "d3-array";
 import { flowOf, kept, onlyClass, type Kept } from "./flow";
 import { strongestRoutes, type Route } from "./routes";
-import { mapOf, type Scene, type SceneEdge, type SceneNode } from "./scene";
+import type { Notes } from "./notes";
+import { actingOf, edgeKey, mapOf, type Scene, type SceneEdge, type SceneNode } from "./scene";
 import type { Focus, State } from "./state";
 import type { SignedMap } from "./data";
-import { layerName } from "./words";
+import { inLayer } from "./words";
 
 const WIDEST = 6;
 const SIGNIFICANT = 0.05;
@@ -160,19 +161,38 @@ export interface Picture {
   caption: string;
 }
 
-/** Each photograph with the map of the node; an edge has its source's places beside its target's. */
-export function picturesOf(scene: Scene, state: State, view: View, focus: Focus | null): Picture[] {
-  const picture = (side: number, id: string | null, caption: string): Picture => {
-    const node = id === null ? undefined : scene.nodes.get(id);
-    return { side, map: node ? mapOf(scene, node, side, state.paint) : null, cells: state.paint === "map", caption };
-  };
+/** Each photograph with the map of the node; an edge has the places where it acts beside those of its target. */
+export function picturesOf(scene: Scene, state: State, view: View, focus: Focus | null, notes: Notes): Picture[] {
+  const cells = state.paint === "map";
   if (focus?.kind === "edge") {
-    const [source, target] = [scene.nodes.get(focus.source), scene.nodes.get(focus.target)];
-    return [
-      picture(view.side, focus.source, `from ${source?.label} of ${layerName(source?.layer ?? "")}`),
-      picture(view.side, focus.target, `to ${target?.label} of ${layerName(target?.layer ?? "")}`),
-    ];
+    const edge = scene.byKey.get(edgeKey(focus.source, focus.target));
+    return edge ? ofEdge(scene, state, view, edge, notes) : [];
   }
-  const id = focus?.kind === "node" ? focus.id : null;
-  return scene.graphs.map((graph, side) => picture(side, id, scene.graphs.length > 1 ? graph.photo : ""));
+  const node = focus?.kind === "node" ? scene.nodes.get(focus.id) : undefined;
+  return scene.graphs.map((graph, side) => ({
+    side,
+    map: node ? mapOf(scene, node, side, state.paint) : null,
+    cells,
+    caption: scene.graphs.length > 1 ? graph.photo : "",
+  }));
+}
+
+/** Of a change: where the edge acts before and after. */
+function ofEdge(scene: Scene, state: State, view: View, edge: SceneEdge, notes: Notes): Picture[] {
+  const cells = state.paint === "map";
+  const name = (node: SceneNode): string => inLayer(node, notes);
+  const pixels = (node: SceneNode, side: number): Picture => {
+    const map = mapOf(scene, node, side, state.paint);
+    const without = node.kind === "class" ? `${name(node)}: a class has no place` : `${name(node)}: its places are not known`;
+    return { side, map, cells, caption: map ? (cells ? `where ${name(node)} is` : `pixels of ${name(node)}`) : without };
+  };
+  const source = (side: number): Picture => {
+    if (!edge.versions[side]) return { side, map: null, cells, caption: `${name(edge.source)} does not act on it` };
+    const map = cells ? actingOf(scene, edge, side) : null;
+    return map ? { side, map, cells, caption: `where ${name(edge.source)} acts on it` } : pixels(edge.source, side);
+  };
+  if (scene.graphs.length > 1 && state.side === "change") {
+    return scene.graphs.map((graph, side) => ({ ...source(side), caption: `${graph.photo}: ${source(side).caption}` }));
+  }
+  return [source(view.side), pixels(edge.target, view.side)];
 }

@@ -26,6 +26,10 @@ export const shortened = (text: string, most: number): string => (text.length > 
 /** The user's name for a node, or its own. */
 export const nameOf = (node: SceneNode, notes: Notes): string => notes[node.id]?.name || node.label;
 
+/** With its layer, where it has one. */
+export const inLayer = (node: SceneNode, notes: Notes): string =>
+  node.kind === "class" ? nameOf(node, notes) : `${nameOf(node, notes)} of ${node.layer}`;
+
 /** For those who hear the page. */
 export function described(scene: Scene, node: SceneNode, side: number, notes: Notes): string {
   const version = node.versions[side];

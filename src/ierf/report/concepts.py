@@ -3,7 +3,6 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
@@ -15,10 +14,10 @@ from torch import nn
 from ierf.concepts import ConceptBank, LayerConcepts
 from ierf.concepts.bank_pictures import webp
 from ierf.model import VisionModel
+from ierf.report.components import classes, concept, crops, facts, layer, tabbed
 from ierf.report.explanation import Prediction
 from ierf.report.figures import signed, slug
 from ierf.report.files import write
-from ierf.report.html import bars, document
 
 Order = Literal["frequency", "relevance", "random"]
 """By which concepts are chosen and sorted."""
@@ -95,12 +94,12 @@ def save_concepts(
         model: if given, iERFs are computed anew at full resolution.
     """
     folder = path.with_name(f"{path.stem}_pictures")
-    sections = []
-    for number, layer in enumerate(layers or bank.layers):
-        cards = concept_cards(bank, layer, chosen(bank.layer(layer), order, limit, seed), model)
+    sections = {}
+    for number, name in enumerate(layers or bank.layers):
+        cards = concept_cards(bank, name, chosen(bank.layer(name), order, limit, seed), model)
         addresses = [_write_pictures(card, folder) for card in cards]
-        sections.append(_section(number, bank.layer(layer), cards, addresses))
-    write(path, _page(bank, layers or bank.layers, sections, order).encode())
+        sections[name] = _section(number, bank.layer(name), cards, addresses)
+    write(path, tabbed("Concepts", str(bank.plan.model["name"]), _intro(bank, order), sections).encode())
     return path
 
 
@@ -130,38 +129,23 @@ def _write_pictures(card: ConceptCard, folder: Path) -> list[str]:
     return [quote(f"{folder.name}/{name}") for name in names]
 
 
-def _page(bank: ConceptBank, layers: Sequence[str], sections: Sequence[str], order: Order) -> str:
-    tabs = "".join(
-        f'<button type="button" role="tab" id="tab-{i}" aria-controls="layer-{i}">{escape(layer)}</button>'
-        for i, layer in enumerate(layers)
-    )
-    store = bank.plan.store
-    name = escape(str(bank.plan.model["name"]))
-    body = f"""<style>{_resource("concepts.css")}</style>
-<p class="eyebrow">{name}</p>
-<h1>Concepts</h1>
-<p>Each card is a direction in the feature vectors (PFVs) of a layer, found by
-<code>{escape(bank.plan.extractor)}</code> in PFVs of {store.images} photographs. Its pictures are the ten PFVs that
-point most nearly there: the part of the photograph that caused the PFV, bright where the effective receptive field
-(iERF) is positive; a frame marks the PFV’s place. Bars are the predicted classes in whose photographs the
-concept’s positive coefficients lie. Sorted by {escape(order)}.</p>
-<div class="tools"><div class="tabs" role="tablist" aria-label="Layers">{tabs}</div>
-<input id="search" type="search" placeholder="Class or number" aria-label="Search cards by class or number">
-<span id="found" class="number" role="status"></span></div>
-{"".join(sections)}
-<script>{_resource("concepts.js")}</script>"""
-    return document(f"Concepts of {bank.plan.model['name']}", body)
+def _intro(bank: ConceptBank, order: Order) -> str:
+    return f"""Each card is a direction in the feature vectors (PFVs) of a layer, found by
+<code>{escape(bank.plan.extractor)}</code> in PFVs of {bank.plan.store.images} photographs. Its pictures are the ten
+PFVs that point most nearly there: the part of the photograph that caused the PFV, bright where the effective receptive
+field (iERF) is positive; a frame marks the PFV’s place. Bars are the predicted classes in whose photographs the
+concept’s positive coefficients lie. Sorted by {escape(order)}."""
 
 
 def _section(
     number: int, concepts: LayerConcepts, cards: Sequence[ConceptCard], addresses: Sequence[Sequence[str]]
 ) -> str:
     shown = {card.index for card in cards}
+    heading = (
+        f'<code>{escape(concepts.name)}</code> <span class="number">{len(cards)} of {len(concepts)} concepts</span>'
+    )
     items = "".join(_item(card, at, shown) for card, at in zip(cards, addresses, strict=True))
-    return f"""<section class="layer" id="layer-{number}" role="tabpanel" aria-labelledby="tab-{number}">
-<h2><code>{escape(concepts.name)}</code> <span class="number">{len(cards)} of {len(concepts)} concepts</span></h2>
-<p class="note">{escape(" · ".join(_layer_facts(concepts)))}</p>
-<div class="concepts">{items}</div></section>"""
+    return layer(number, heading, " · ".join(_layer_facts(concepts)), items)
 
 
 def _layer_facts(concepts: LayerConcepts) -> Iterator[str]:
@@ -174,17 +158,14 @@ def _layer_facts(concepts: LayerConcepts) -> Iterator[str]:
 
 
 def _item(card: ConceptCard, addresses: Sequence[str], shown: set[int]) -> str:
-    words = " ".join([str(card.index), f"#{card.index}", *(prediction.label for prediction in card.classes)]).lower()
-    pictures = "".join(
-        f'<img loading="lazy" src="{at}" alt="{escape(alt)}" title="{escape(alt)}">'
-        for at, alt in zip(addresses, card.alts, strict=True)
-    )
-    return f"""<article class="concept" id="{escape(card.anchor)}" data-words="{escape(words)}">
-<h3><span>#{card.index}</span><span class="number">in {_percent(card.frequency)} of PFVs</span></h3>
-<div class="crops">{pictures}</div>
-<p class="facts">mean coefficient {signed(card.strength).lstrip("+")} · {_percent(card.relevance)} of the relevance</p>
-{bars(card.classes)}
-{_neighbours(card, shown)}</article>"""
+    known = {
+        "in all photographs": f"in {_percent(card.frequency)} of PFVs",
+        "mean coefficient there": signed(card.strength).lstrip("+"),
+        "of the layer’s relevance": _percent(card.relevance),
+    }
+    parts = crops(addresses, card.alts), facts(known), classes(card.classes), _neighbours(card, shown)
+    labels = [prediction.label for prediction in card.classes]
+    return concept(card.anchor, card.index, card.layer, labels, "".join(parts), {})
 
 
 def _neighbours(card: ConceptCard, shown: set[int]) -> str:
@@ -200,7 +181,3 @@ def _link(layer: str, index: int, shown: set[int]) -> str:
 
 def _percent(share: float) -> str:
     return f"{100 * share:.2g} %".replace("-", "−")
-
-
-def _resource(name: str) -> str:
-    return files("ierf.report").joinpath(name).read_text(encoding="utf-8")

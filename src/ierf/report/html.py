@@ -1,12 +1,10 @@
 """The report as one HTML file."""
 
-from base64 import b64encode
 from collections.abc import Sequence
 from html import escape
-from importlib.resources import files
-from string import Template
 
 from ierf.attribution import Ledger
+from ierf.report.components import bars, document, figure, image
 from ierf.report.explanation import Explanation, Prediction
 from ierf.report.figures import Figure, Figures, signed
 from ierf.report.words import HOW_TO_READ, as_call, as_command, ledger_sentence, method_sentence, percent
@@ -25,35 +23,10 @@ def page(explanation: Explanation, shown: Figures) -> str:
     return document(f"{explanation.name}: what {explanation.model_name} sees", "\n".join(filter(None, sections)))
 
 
-def document(title: str, body: str) -> str:
-    """A whole page around `body`, which is HTML; `title` is text."""
-    template = Template(files("ierf.report").joinpath("page.html").read_text(encoding="utf-8"))
-    return template.substitute(title=escape(title), body=body)
-
-
-def data_uri(png: bytes) -> str:
-    return f"data:image/png;base64,{b64encode(png).decode()}"
-
-
-def bars(top: Sequence[Prediction], explained: Sequence[Prediction] = ()) -> str:
-    """Probabilities as a list with bars; the classes explained are set in bold."""
-    return f'<ol class="bars">{"".join(_bar(p, p in explained) for p in top)}</ol>'
-
-
-def _bar(prediction: Prediction, strong: bool) -> str:
-    share = f"{100 * prediction.probability:.1f}"
-    label = escape(prediction.label)
-    return (
-        f'<li><span class="label">{f"<strong>{label}</strong>" if strong else label}</span>'
-        f'<span class="bar" aria-hidden="true"><i style="width:{share}%"></i></span>'
-        f'<span class="number">{share} %</span></li>'
-    )
-
-
 def _header(explanation: Explanation, photo: Figure) -> str:
     width, height = explanation.photo.size
     return f"""<header>
-{_image(photo)}
+{image(photo)}
 <div>
 <p class="eyebrow">{escape(explanation.model_name)}</p>
 <h1>{escape(explanation.name)}</h1>
@@ -69,7 +42,7 @@ def _class_section(prediction: Prediction, row: Sequence[Figure]) -> str:
     label, share = escape(prediction.label), f"{100 * prediction.probability:.1f} %"
     return f"""<section>
 <h2>Evidence for <em>{label}</em> <span class="number">{share}</span></h2>
-<div class="row">{"".join(map(_figure, row))}</div>
+<div class="row">{"".join(map(figure, row))}</div>
 </section>"""
 
 
@@ -89,20 +62,8 @@ position.</p>
 def _layer(layer: str, explanation: Explanation, row: Sequence[Figure]) -> str:
     shape = next(field.map_shape for field in explanation.fields if field.layer == layer)
     size = f"{shape[0]} tokens" if len(shape) == 1 else " × ".join(map(str, shape))
-    pictures = "".join(map(_figure, row))
+    pictures = "".join(map(figure, row))
     return f'<h3><code>{escape(layer)}</code> <span class="number">{size}</span></h3><div class="row">{pictures}</div>'
-
-
-def _figure(figure: Figure) -> str:
-    return (
-        f"<figure>{_image(figure)}"
-        f"<figcaption><strong>{escape(figure.title)}</strong><br>{escape(figure.caption)}</figcaption></figure>"
-    )
-
-
-def _image(figure: Figure) -> str:
-    width, height = figure.picture.size
-    return f'<img src="{data_uri(figure.png)}" alt="{escape(figure.alt)}" width="{width}" height="{height}">'
 
 
 def _account(account: Ledger | None) -> str:

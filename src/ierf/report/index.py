@@ -9,10 +9,10 @@ from urllib.parse import quote
 
 from PIL import Image
 
+from ierf.report.components import data_uri, document
 from ierf.report.explanation import Explanation, Prediction
 from ierf.report.files import write
 from ierf.report.grids import on_grid
-from ierf.report.html import data_uri, document
 from ierf.report.pictures import overlay
 
 _SIDE = 160
@@ -32,11 +32,11 @@ class Card:
 
 
 def card(explanation: Explanation, report: Path) -> Card:
-    """The card of a report saved at `report`: the photograph, and its finest map of the first class."""
-    first = explanation.maps[explanation.classes[0].class_index]
-    finest = max(first.values(), key=lambda values: values.numel())
-    grid = on_grid(finest, (explanation.photo.height, explanation.photo.width))
-    picture = overlay(explanation.scene, grid)
+    """The card of a report saved at `report`: the photograph, and its finest map of the first class, if it has any."""
+    first, picture = explanation.maps[explanation.classes[0].class_index], explanation.scene
+    if first:
+        finest = max(first.values(), key=lambda values: values.numel())
+        picture = overlay(picture, on_grid(finest, (explanation.photo.height, explanation.photo.width)))
     return Card(
         report, explanation.name, explanation.model_name, explanation.top[0], _small(explanation.scene), _small(picture)
     )

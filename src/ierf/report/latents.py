@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
-from importlib.resources import files
 from pathlib import Path
 from typing import Literal
 from urllib.parse import quote
@@ -15,10 +14,11 @@ from PIL import Image
 from ierf.cafe import Example, IndexedLayer, LatentIndex, LatentLayer, ierfs, nonlocality
 from ierf.cafe.evidence import on_grid
 from ierf.concepts.bank_pictures import webp
+from ierf.errors import IerfError
+from ierf.report import components
 from ierf.report.explanation import Prediction
 from ierf.report.figures import slug
 from ierf.report.files import write
-from ierf.report.html import bars, document
 from ierf.report.pictures import spotlight
 from ierf.store.data import Images
 from ierf.store.pictures import contact_sheet
@@ -133,19 +133,26 @@ def save_latents(
         order: by which the `limit` latents of each layer and kind of token are chosen, and first sorted.
         count: photographs of each.
         method: whose iERFs are shown.
+
+    Raises `IerfError` where no latent is active in enough photographs to be shown.
     """
+    if not any(
+        bool((found.kept.fired >= _RAREST).any()) for (name, _), found in index.layers.items() if name in layers
+    ):
+        raise IerfError(
+            f"no latent is active in {_RAREST} of the {index.photographs} photographs: give more of them, or say which "
+            "latents to show with --latent"
+        )
     folder = path.with_name(f"{path.stem}_pictures")
-    sections: list[str] = []
-    tabs: list[str] = []
+    sections: dict[str, str] = {}
     for (name, kind), indexed in index.layers.items():
         if name in layers:
             cards = [
                 latent_card(layers[name], indexed, photographs, latent, count=count, method=method)
                 for latent in chosen_latents(indexed, order, limit, seed)
             ]
-            sections.append(_section(len(tabs), indexed, cards, folder))
-            tabs.append(f"{name} {kind}")
-    write(path, _page(index, tabs, sections, order).encode())
+            sections[f"{name} {kind}"] = _section(len(sections), indexed, cards, folder)
+    write(path, _page(index, sections, order).encode())
     return path
 
 
@@ -168,10 +175,9 @@ def _title(card: LatentCard) -> str:
 
 def _section(number: int, indexed: IndexedLayer, cards: Sequence[LatentCard], folder: Path) -> str:
     items = "".join(_item(card, _write_pictures(card, folder)) for card in cards)
-    return f"""<section class="layer" id="layer-{number}" role="tabpanel" aria-labelledby="tab-{number}">
-<h2><code>{escape(indexed.name)}</code> {indexed.kind} tokens
-<span class="number">{len(cards)} of {len(indexed)} latents</span></h2>
-<div class="concepts">{items}</div></section>"""
+    heading = f"""<code>{escape(indexed.name)}</code> {indexed.kind} tokens
+<span class="number">{len(cards)} of {len(indexed)} latents</span>"""
+    return components.layer(number, heading, "", items)
 
 
 def _write_pictures(card: LatentCard, folder: Path) -> list[str]:
@@ -185,50 +191,31 @@ def _write_pictures(card: LatentCard, folder: Path) -> list[str]:
 
 
 def _item(card: LatentCard, addresses: Sequence[str]) -> str:
-    words = " ".join([str(card.index), f"#{card.index}", *(prediction.label for prediction in card.classes)]).lower()
     titles = [*(f"active: {alt}" for alt in card.alts), *(f"driven by: {alt}" for alt in card.alts)]
-    pictures = "".join(
-        f'<img loading="lazy" src="{at}" alt="{escape(title)}" title="{escape(title)}">'
-        for at, title in zip(addresses, titles, strict=True)
-    )
-    keys = f'data-frequency="{card.frequency}" data-nonlocality="{card.entropy}" data-selectivity="{card.selectivity}"'
-    return f"""<article class="concept" id="{escape(card.anchor)}" data-words="{escape(words)}" {keys}>
-<h3><span>#{card.index}</span><span class="number">in {_percent(card.frequency)} of photographs</span></h3>
-<div class="crops" style="grid-template-columns:repeat({max(len(card.pairs), 1)},1fr)">{pictures}</div>
-<p class="facts">entropy of the activation {card.entropy:.2f} · evidence {card.displacement:.2f} of the diagonal from
-the peak, {_percent(card.outside)} outside it</p>
-{bars(card.classes)}</article>"""
+    known = {
+        "in all photographs": f"in {_percent(card.frequency)}",
+        "entropy of the activation": f"{card.entropy:.2f}",
+        "evidence": f"{card.displacement:.2f} of the diagonal from the peak, {_percent(card.outside)} outside it",
+    }
+    pictures = components.crops(addresses, titles, max(len(card.pairs), 1))
+    parts = pictures, components.facts(known), components.classes(card.classes)
+    keys = {"frequency": card.frequency, "nonlocality": card.entropy, "selectivity": card.selectivity}
+    labels = [prediction.label for prediction in card.classes]
+    return components.concept(card.anchor, card.index, card.layer, labels, "".join(parts), keys)
 
 
-def _page(index: LatentIndex, names: Sequence[str], sections: Sequence[str], order: Order) -> str:
-    tabs = "".join(
-        f'<button type="button" role="tab" id="tab-{i}" aria-controls="layer-{i}">{escape(name)}</button>'
-        for i, name in enumerate(names)
-    )
-    model = str(index.settings["model"])
+def _page(index: LatentIndex, sections: Mapping[str, str], order: Order) -> str:
     sorting = "".join(
         f'<option value="{key}"{" selected" if name == order else ""}>{name}</option>'
         for name, key in (("non-locality", "nonlocality"), ("frequency", "frequency"), ("selectivity", "selectivity"))
     )
-    body = f"""<style>{_resource("concepts.css")}</style>
-<p class="eyebrow">{escape(model)}</p>
-<h1>Latents</h1>
-<p>Each card is a latent of a sparse autoencoder, over {index.photographs} photographs. Upper row: the photographs that
-activate it most, bright where it is active, the strongest patch framed. Lower row: bright where the pixels are that
-drive that activation (its iERF). Bars are the predicted classes in whose photographs the latent is active. Chosen by
-{escape(order)}.</p>
-<div class="tools"><div class="tabs" role="tablist" aria-label="Layers">{tabs}</div>
-<input id="search" type="search" placeholder="Class or number" aria-label="Search cards by class or number">
-<label>Sort by <select id="sort">{sorting}</select></label>
-<span id="found" class="number" role="status"></span></div>
-{"".join(sections)}
-<script>{_resource("concepts.js")}{_resource("latents.js")}</script>"""
-    return document(f"Latents of {model}", body)
+    intro = f"""Each card is a latent of a sparse autoencoder, over {index.photographs} photographs. Upper row: the
+photographs that activate it most, bright where it is active, the strongest patch framed. Lower row: bright where the
+pixels are that drive that activation (its iERF). Bars are the predicted classes in whose photographs the latent is
+active. Chosen by {escape(order)}."""
+    tools = f'<label>Sort by <select id="sort">{sorting}</select></label>'
+    return components.tabbed("Latents", str(index.settings["model"]), intro, sections, tools, ["latents.js"])
 
 
 def _percent(share: float) -> str:
     return "–" if share != share else f"{100 * share:.2g} %"
-
-
-def _resource(name: str) -> str:
-    return files("ierf.report").joinpath(name).read_text(encoding="utf-8")

@@ -14,7 +14,9 @@ from ierf.graph.structure.facts import ConceptFacts
 from ierf.graph.structure.node import Node
 
 FORMAT = "ierf-concept-graph"
-VERSION = 1
+VERSION = 2
+READ = (1, VERSION)
+"""Version 1 has no maps of edges."""
 
 
 def to_json(graph: ConceptGraph) -> dict[str, Any]:
@@ -28,7 +30,7 @@ def to_json(graph: ConceptGraph) -> dict[str, Any]:
         "layers": list(graph.layers),
         "settings": dict(graph.settings),
         "nodes": [_node(node) for node in graph.nodes],
-        "edges": [asdict(edge) for edge in graph.edges],
+        "edges": [{**asdict(edge), "map": _cells(edge.map)} for edge in graph.edges],
         "accounts": [asdict(account) for account in graph.accounts],
         "view": _text(graph.view),
     }
@@ -38,8 +40,9 @@ def from_json(content: Any, source: str) -> ConceptGraph:
     """The graph again. Raises `IerfError` that names the `source` and says what is wrong with it."""
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise IerfError(f"{source!r} is not a concept graph; `ierf graph … --out graph.json` writes one")
-    if content.get("version") != VERSION:
-        raise IerfError(f"{source!r} has the version {content.get('version')} of the format, this ierf reads {VERSION}")
+    if content.get("version") not in READ:
+        known = " and ".join(map(str, READ))
+        raise IerfError(f"{source!r} has the version {content.get('version')} of the format, this ierf reads {known}")
     try:
         return ConceptGraph(
             model=content["model"],
@@ -47,7 +50,7 @@ def from_json(content: Any, source: str) -> ConceptGraph:
             photographs=content["photographs"],
             layers=tuple(content["layers"]),
             nodes=tuple(map(_read_node, content["nodes"])),
-            edges=tuple(Edge(**edge) for edge in content["edges"]),
+            edges=tuple(map(_read_edge, content["edges"])),
             accounts=tuple(_read_account(account) for account in content["accounts"]),
             settings=content["settings"],
             view=b64decode(content["view"]),
@@ -80,6 +83,10 @@ def _read_node(content: Mapping[str, Any]) -> Node:
             "facts": _read_facts(content.get("facts")),
         }
     )
+
+
+def _read_edge(content: Mapping[str, Any]) -> Edge:
+    return Edge(**{**content, "map": _read_cells(content.get("map"))})
 
 
 def _read_facts(content: Mapping[str, Any] | None) -> ConceptFacts | None:

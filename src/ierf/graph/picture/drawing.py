@@ -5,12 +5,11 @@ from html import escape
 
 from PIL import Image
 
-from ierf.graph.building.null import SIGNIFICANT
 from ierf.graph.picture.layout import CARD, Layout, lay_out
 from ierf.graph.picture.thumbnails import located, mosaic, uri
 from ierf.graph.picture.words import percent
 from ierf.graph.structure.concept_graph import ConceptGraph
-from ierf.graph.structure.edge import Edge
+from ierf.graph.structure.edge import SIGNIFICANT, Edge
 from ierf.graph.structure.node import LOGITS, Node
 
 PICTURE = 68
@@ -46,7 +45,7 @@ def _rows(graph: ConceptGraph, where: Layout) -> Iterator[str]:
                 f"{percent(account.influence_residual)} to the residual",
             )
             for i, text in enumerate(shares):
-                yield f'<text class="soft" x="16" y="{y + 10 + 15 * i:g}">{text}</text>'
+                yield f'<text class="soft" x="16" y="{y + 10 + 15 * i:g}">{escape(text)}</text>'
 
 
 def _edges(graph: ConceptGraph, where: Layout) -> Iterator[str]:
@@ -67,7 +66,7 @@ def _edge(edge: Edge, where: Layout) -> str:
         f'<path class="edge {kind}" d="M{x0:g} {y0:g}C{x0:g} {y0 - bend:g} {x1:g} {y1 + bend:g} {x1:g} {y1:g}" '
         f'stroke-width="{0.7 + (_WIDEST - 0.7) * strength:.2f}" stroke-opacity="{0.22 + 0.68 * strength:.2f}">'
         f"<title>{escape(edge.source)} → {escape(edge.target)}: {edge.value:+.3g}, "
-        f"{percent(edge.share)} of its score{said}</title></path>"
+        f"{escape(percent(edge.share))} of its score{said}</title></path>"
     )
 
 
@@ -75,7 +74,7 @@ def _cards(graph: ConceptGraph, where: Layout) -> Iterator[str]:
     for node in graph.nodes:
         x, y = where.corners[node.id]
         inside = {"class": _class, "concept": _concept, "residual": _residual}[node.kind](graph, node)
-        flow = f"<title>{escape(node.id)}: {percent(node.influence)} of the flow</title>"
+        flow = f"<title>{escape(node.id)}: {escape(percent(node.influence))} of the flow</title>"
         yield (
             f'<g class="card {node.kind}" transform="translate({x:g} {y:g})">{flow}'
             f'<rect width="{CARD[0]}" height="{CARD[1]}" rx="8"/>{inside}</g>'
@@ -94,7 +93,9 @@ def _class(graph: ConceptGraph, node: Node) -> str:
 
 
 def _concept(graph: ConceptGraph, node: Node) -> str:
-    pictures = [_picture(mosaic(node.exemplars), 0), _picture(located(graph.view, node), 1)]
+    """Four exemplars, and its place on the photograph; four more exemplars where there are several photographs."""
+    beside = located(graph.view, node) or mosaic(node.exemplars[4:])
+    pictures = [_picture(mosaic(node.exemplars), 0), _picture(beside, 1)]
     return "".join(pictures) + _footer(graph, node, node.label)
 
 
@@ -102,7 +103,7 @@ def _residual(graph: ConceptGraph, node: Node) -> str:
     return (
         f'<text class="name" x="{CARD[0] / 2}" y="36">residual</text>'
         f'<text class="soft middle" x="{CARD[0] / 2}" y="55">what no concept covers:</text>'
-        f'<text class="soft middle" x="{CARD[0] / 2}" y="71">{percent(node.activation)} of the layer</text>'
+        f'<text class="soft middle" x="{CARD[0] / 2}" y="71">{escape(percent(node.activation))} of the layer</text>'
         + _footer(graph, node, "")
     )
 
@@ -131,7 +132,7 @@ def _footer(graph: ConceptGraph, node: Node, label: str) -> str:
 
 _STYLE = """
 .icg{--paper:#fdfdfc;--ink:#1d2126;--soft:#5d6670;--line:#c9ced3;--card:#fff;--for:#d9480f;--against:#1c7ed6;
---c0:#6741d9;--c1:#2b8a3e;--c2:#b8860b;--c3:#a61e4d;font:12px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
+--c0:#6741d9;--c1:#159393;--c2:#c2790a;--c3:#a61e4d;font:12px system-ui,-apple-system,"Segoe UI",Roboto,sans-serif}
 @media(prefers-color-scheme:dark){.icg{--paper:#14171a;--ink:#e8eaec;--soft:#9aa4ae;--line:#3a424a;--card:#1d2226;
 --for:#ff922b;--against:#4dabf7;--c0:#b197fc;--c1:#69db7c;--c2:#ffd43b;--c3:#faa2c1}}
 .icg .paper{fill:var(--paper)}.icg text{fill:var(--ink)}.icg .soft{fill:var(--soft);font-size:11px}

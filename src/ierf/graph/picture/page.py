@@ -92,6 +92,8 @@ def _graph(graph: ConceptGraph, address: Address, block: bytearray) -> dict[str,
         of_node["map"], of_node["ierf"] = (_packed(cells, block) for cells in (node.map, node.ierf))
         of_node["exemplars"] = [address(_name(graph, node, i), each) for i, each in enumerate(node.exemplars)]
         of_node["thumbnail"] = _thumbnail(node)
+    for edge, of_edge in zip(graph.edges, content["edges"], strict=True):
+        of_edge["map"] = _packed(edge.map, block)
     return {**content, "view": _inside("view.png", graph.view) if graph.view else ""}
 
 

@@ -1,7 +1,7 @@
 """What a concept graph says of itself, in plain sentences."""
 
-from ierf.graph.building.null import SIGNIFICANT
 from ierf.graph.structure.concept_graph import ConceptGraph
+from ierf.graph.structure.edge import SIGNIFICANT
 
 
 def percent(share: float) -> str:
@@ -16,8 +16,9 @@ def left_out(graph: ConceptGraph) -> list[str]:
     said = []
     if graph.layers:
         last, shown = graph.account(graph.layers[0]), [min(a.score_kept) for a in graph.accounts]
+        least, most = percent(min(shown)), percent(max(shown))
         said.append(
-            f"The shown concepts of a layer hold {percent(min(shown))} to {percent(max(shown))} of what all of its "
+            f"The shown concepts of a layer hold {least if least == most else f'{least} to {most}'} of what all of its "
             "concepts add to or take from a class."
         )
         said.append(
@@ -32,6 +33,12 @@ def left_out(graph: ConceptGraph) -> list[str]:
         said.append(
             f"Attributions add up to the scores within {errors:.2g} of the score; the codes’ KKT residual is at most "
             f"{max(account.kkt for account in graph.accounts):.1g} λ."
+        )
+    keep = graph.settings.get("keep", 1)
+    if keep < 1:
+        said.append(
+            f"Of the edges between two layers only the strongest, which carry {percent(keep)} of the flow there, are "
+            "in this file; a graph that is built with keep=1 has all."
         )
     tested = [edge for edge in graph.edges if edge.p_value is not None]
     if tested:

@@ -19,9 +19,10 @@ class Cells:
     content: bytes
 
     @classmethod
-    def of(cls, values: Float[Tensor, "h w"]) -> "Cells":
-        """A map of at most 64 cells on a side; larger ones are summed over areas first."""
-        size = reduced_size((values.shape[0], values.shape[1]), None)
+    def of(cls, values: Float[Tensor, "h w"], side: int | None = None) -> "Cells":
+        """A map of at most `side` cells on a side (None: 64); larger ones are summed over areas first."""
+        rows, columns = values.shape
+        size = reduced_size((rows, columns), None if side is None else min(side, max(rows, columns)))
         small = reduced(values.detach().cpu().float(), size)
         levels, scale = quantised(small[None])
         return cls(*size, float(scale), levels.numpy().tobytes())

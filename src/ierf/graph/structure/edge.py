@@ -2,6 +2,11 @@
 
 from dataclasses import dataclass
 
+from ierf.graph.structure.cells import Cells
+
+SIGNIFICANT = 0.05
+"""Edges with a larger p-value are drawn dashed."""
+
 
 @dataclass(frozen=True)
 class Edge:
@@ -17,7 +22,10 @@ class Edge:
     share: float
     """`|value|` divided by the sum of all nodes' `|value|` into the target, also of those not shown: in [0, 1]."""
     p_value: float | None = None
-    """How often concepts drawn at random reach `|value|`, see `ierf.graph.null`; None for a residual."""
+    """How often concepts drawn at random reach `|value|`, see `ierf.graph.building.null`; None for a residual."""
+    map: Cells | None = None
+    """Where it acts: `AT(u_pq, S_t)` over the positions of the source's layer, which sum to `value` but for prefix
+    tokens; None for a residual, for several photographs, and without pictures."""
 
     @property
     def sign(self) -> int:

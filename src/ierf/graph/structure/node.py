@@ -29,7 +29,7 @@ class Node:
     activation: float
     """`Σ_p |u_pq|` of a concept, `‖X − X̂‖ / ‖X − shift‖` of a residual, the probability of a class."""
     influence: float = 0.0
-    """The share of the classes' scores that passes through it, see `ierf.graph.pruning`."""
+    """The share of the classes' scores that passes through it, see `ierf.graph.building.pruning`."""
     shared: bool = False
     """Chosen because all classes need it."""
     map: Cells | None = None

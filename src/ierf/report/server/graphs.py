@@ -27,8 +27,8 @@ def graph(subject: Subject, picture: Image.Image, asked: Graph) -> Work:
         from ierf.graph.files.schema import to_json
         from ierf.graph.picture.page import page
 
-        progress.at(f"the concept graph of {len(layers)} layers")
-        made = ConceptGraph.build(subject.model, bank, picture, named, layers, keep=asked.keep)
+        made = ConceptGraph.build(subject.model, bank, picture, named, layers, keep=asked.keep, progress=progress.at)
+        progress.at("the page")
         files = {
             PAGE: File("text/html; charset=utf-8", page(made).encode()),
             DATA: File("application/json", json.dumps(to_json(made), allow_nan=False).encode()),

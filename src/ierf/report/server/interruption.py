@@ -12,20 +12,27 @@ class Cancelled(BaseException):
 
 
 class Interruptible(TorchFunctionMode):
-    """Inside this context every operation on tensors is counted, and the next one after `stop` raises `Cancelled`."""
+    """Inside this context every operation on tensors is counted, and the next one after `stop` raises `Cancelled`.
+
+    It is raised once: operations after it are those that put things back, such as the end of `torch.no_grad`.
+    """
 
     def __init__(self, stop: Event) -> None:
         super().__init__()
         self.operations = 0
         self._stop = stop
+        self._raised = False
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        self.check()
+        if not self._raised:
+            self.check()
         self.operations += 1
         return func(*args, **(kwargs or {}))
 
     def check(self) -> None:
+        """Raises `Cancelled` after `stop`."""
         if self._stop.is_set():
+            self._raised = True
             raise Cancelled

@@ -37,7 +37,7 @@ def maps(subject: Subject, picture: Image.Image, asked: Maps) -> Work:
         at_once = [chosen] if method in RULES else [[index] for index in chosen]
         for number, group in enumerate(at_once):
             names = ", ".join(map(subject.model.label, group))
-            progress.at(f"evidence for {names}", number, len(at_once))
+            progress.at(f"evidence for {names}", number, len(at_once) if len(at_once) > 1 else None)
             options = subject.options_of(method)
             found = explain(subject.model, picture, group, method=method, resolutions=resolutions, **options)
             _add(found, content, files)

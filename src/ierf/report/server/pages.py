@@ -10,8 +10,8 @@ from typing import Any
 
 from ierf.attribution import METHODS
 from ierf.attribution.passes import RULES
+from ierf.report.components import document
 from ierf.report.explanation import RESOLUTIONS
-from ierf.report.html import document
 from ierf.report.server.jobs import File
 from ierf.report.server.limits import Limits
 from ierf.report.server.subject import Subject

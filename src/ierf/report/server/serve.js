@@ -240,7 +240,7 @@ function concept(node) {
     make("span", { className: "pair" }, ...pictures),
     box,
     make("code", {}, ` ${node.id}`),
-    make("span", { className: "facts" }, worth),
+    make("span", { className: "soft" }, worth),
   );
 }
 
