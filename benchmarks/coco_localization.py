@@ -15,7 +15,7 @@ from rich.progress import track
 
 import ierf
 from ierf.experiments.data import open_data
-from ierf.experiments.local import LocalSettings, local
+from ierf.experiments.local.scores import LocalSettings, local
 from ierf.experiments.methods import parse_methods
 from ierf.experiments.tables import save, terminal_table
 from ierf.model import Preprocess

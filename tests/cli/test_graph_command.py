@@ -90,6 +90,13 @@ def test_mistakes_are_explained(folder: Path) -> None:
         (["--compare", photo, "--bank", bank], "two photographs"),
         (["--diagnose", photo, "--bank", bank], "--true"),
         (["--diagnose", "--compare", photo, "--bank", bank], "choose one"),
+        ([photo, "--bank", bank, "--true", "tabby"], "belong to --diagnose"),
+        (["--diagnose", photo, "--bank", bank, "--true", 3, "-c", 4], "leave --classes out"),
+        (["--diagnose", photo, "--bank", bank, "--true", 3, "--predicted", 3], "both are tailed frog"),
+        ([photo, "--bank", bank, "-o", folder / "graph.pdf"], ".json or .html or .svg"),
+        (["--compare", photo, photo, "--bank", bank, "-o", folder / "two.svg"], "written as .html"),
+        ([photo, "--bank", bank, "-l", "layer4.1,layer4.0"], "from the pixels on"),
+        ([photo, "--bank", bank, "--keep", 1.5], "--keep"),
         ([photo, "--bank", bank, "-c", "tabbi"], "tabby"),
         ([photo, "--bank", bank, "-m", "bundled:vit-tiny"], "another model"),
     ):
@@ -97,4 +104,5 @@ def test_mistakes_are_explained(folder: Path) -> None:
         assert result.exit_code == 2, arguments
         assert message in result.stderr
     assert run("attack", "fgsm", photo, "--epsilon", 0.2).exit_code == 2
+    assert "saved as PNG" in run("attack", "fgsm", photo, "-o", folder / "a.jpg").stderr
     assert run("attack", "fgsm", photo, "-t", 5, "-e", 1, "-o", folder / "no.png").exit_code == 1

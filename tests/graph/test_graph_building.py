@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from small_bank import CHANNELS, Linear, bank, model, photograph
+from small_bank import CHANNELS, Linear, SmallBank, SmallConcepts, bank, model, photograph
 from torch.nn.functional import cosine_similarity
 
+import ierf
 from ierf.concepts.lasso import lasso
 from ierf.errors import IerfError
 from ierf.graph import ConceptGraph, claims, compare, compare_photographs, intervene
@@ -49,6 +50,42 @@ def test_edges_to_classes_are_the_importances_of_the_last_layer() -> None:
     last = {node.id: node.importance[0] for node in graph.row("b")}
     found = {edge.source: edge.value for edge in graph.edges if edge.target == "logits/1"}
     assert found == pytest.approx(last)
+
+
+def test_edges_say_where_they_act() -> None:
+    """To a class `u_pq ⟨v_q, w_c⟩ / P` at position p; to a concept the positions add up to the edge."""
+    x, net = photograph(), Linear().double()
+    options = {**ALL, "also": {"a": range(CHANNELS), "b": range(CHANNELS)}, "pictures": True}
+    graph = ConceptGraph.build(model(), bank(), x, [0, 2], **options)
+    codes, weights = _codes("b", x, bank())[1], bank().layer("b").atoms @ net.head.weight.detach().T
+    acting = 0
+    for edge in graph.edges:
+        layer, _, index = edge.source.partition("/")
+        if index == "residual":
+            assert edge.map is None
+            continue
+        assert edge.map is not None
+        found = edge.map.tensor().double()
+        assert float(found.sum()) == pytest.approx(edge.value, abs=edge.map.scale * found.numel() / 2)
+        if layer == "b":
+            q, c = int(index), int(edge.target.partition("/")[2])
+            expected = (codes[:, q] * weights[q, c] / len(codes)).view(found.shape)
+            assert torch.allclose(found, expected, atol=edge.map.scale * 0.51)
+            acting += 1
+    assert acting >= CHANNELS
+    of_two = ConceptGraph.build(model(), bank(), photograph(count=2), [0], **{**options, "also": {}})
+    assert all(edge.map is None for edge in of_two.edges)
+
+
+def test_the_steps_of_a_graph_are_counted() -> None:
+    for count, pictures, total in ((1, True, 1 + 2 + 2 + 2), (1, False, 1 + 2 + 2), (2, False, 4 + 4 + 4)):
+        said: list[tuple[str, int, int]] = []
+        options = {**ALL, "pictures": pictures, "progress": lambda *step, said=said: said.append(step)}
+        ConceptGraph.build(model(), bank(), photograph(count=count), [0], **options)
+        assert [done for _, done, _ in said] == list(range(total))
+        assert {of for _, _, of in said} == {total}
+        assert said[0][0] == "coefficients of 2 layers"
+        assert "edges from a to b" in {stage for stage, *_ in said}
 
 
 def test_concepts_and_residual_add_up_to_the_score_of_the_layer() -> None:
@@ -227,3 +264,26 @@ def test_random_concepts_are_as_significant_as_random_concepts() -> None:
 
 def _picture(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+
+
+def test_a_transformers_maps_are_those_of_its_patches() -> None:
+    """The class token comes first: it counts for how much of a concept there is, and has no cell."""
+    vit, generator = ierf.load("bundled:vit-tiny"), torch.Generator().manual_seed(0)
+    x = torch.randn(1, 3, 64, 64, generator=generator)
+    kept: dict[str, torch.Tensor] = {}
+    hook = vit.module("blocks.4").register_forward_hook(lambda _, __, tokens: kept.update(tokens=tokens[0]))
+    with torch.no_grad():
+        vit(x)
+    hook.remove()
+    zero = torch.zeros(192)
+    concepts = SmallConcepts("blocks.4", kept["tokens"][[0, 9, 34]], zero, lam=5.0, map=(8, 8), prefix_tokens=1)
+    graph = ConceptGraph.build(vit, SmallBank({"blocks.4": concepts}), x, top=3, draws=9)
+    codes = lasso(kept["tokens"], concepts.atoms, concepts.lam).codes
+    nodes = [node for node in graph.row("blocks.4") if node.kind == "concept"]
+    assert nodes
+    for node in nodes:
+        assert node.map is not None
+        assert node.activation == pytest.approx(float(codes[:, node.index].abs().sum()), rel=1e-3)
+        assert torch.allclose(node.map.tensor(), codes[1:, node.index].view(8, 8), atol=node.map.scale)
+        for token, cell in ((9, (1, 0)), (34, (4, 1))):
+            assert float(node.map.tensor()[cell]) == pytest.approx(float(codes[token, node.index]), abs=node.map.scale)

@@ -7,6 +7,7 @@ from concept_graphs import graph, without
 
 from ierf.errors import IerfError
 from ierf.graph.uses.compare import compare
+from ierf.graph.uses.compare_photographs import sentence
 
 
 def test_a_graph_does_not_differ_from_itself() -> None:
@@ -45,3 +46,12 @@ def test_a_concept_without_coefficients_is_not_there() -> None:
 def test_graphs_of_different_models_are_refused() -> None:
     with pytest.raises(IerfError, match="different models"):
         compare(graph(), replace(graph(), model="another"))
+
+
+def test_a_change_in_a_sentence_names_classes_and_has_real_minus_signs() -> None:
+    edges = tuple(replace(e, value=-3.0) if e.source == "b/1" else e for e in graph().edges)
+    (change, *_) = compare(graph(), replace(graph(), edges=edges)).edges
+    said = sentence(change, {"logits/3": "tabby", "logits/8": "fox"})
+    assert said.startswith(("b/1 → tabby ", "b/1 → fox "))
+    assert "−3.00" in said
+    assert "-" not in said

@@ -33,12 +33,25 @@ def _illustrated() -> ConceptGraph:
         replace(node, map=cells, ierf=cells, exemplars=(photo,) * 3, facts=facts) if node.kind == "concept" else node
         for node in whole.nodes
     )
-    return replace(whole, nodes=nodes, view=photo)
+    edges = tuple(edge if edge.source.endswith("residual") else replace(edge, map=cells) for edge in whole.edges)
+    return replace(whole, nodes=nodes, edges=edges, view=photo)
 
 
 def test_json_loads_again_equal(tmp_path: Path) -> None:
     made = _illustrated()
     assert ConceptGraph.load(made.save(tmp_path / "new" / "graph.json")) == made
+
+
+def test_a_file_of_version_1_has_no_maps_of_edges(tmp_path: Path) -> None:
+    made = _illustrated()
+    path = made.save(tmp_path / "graph.json")
+    content = json.loads(path.read_text())
+    assert content["version"] == 2
+    content["version"] = 1
+    for edge in content["edges"]:
+        del edge["map"]
+    path.write_text(json.dumps(content))
+    assert ConceptGraph.load(path) == replace(made, edges=tuple(replace(edge, map=None) for edge in made.edges))
 
 
 def test_a_changed_byte_is_not_equal(tmp_path: Path) -> None:
@@ -50,7 +63,7 @@ def test_a_changed_byte_is_not_equal(tmp_path: Path) -> None:
     assert ConceptGraph.load(path) != made
 
 
-@pytest.mark.parametrize("content", ["[]", "{", '{"format": "ierf-concept-graph", "version": 2}', "{}"])
+@pytest.mark.parametrize("content", ["[]", "{", '{"format": "ierf-concept-graph", "version": 3}', "{}"])
 def test_other_files_are_refused(content: str, tmp_path: Path) -> None:
     path = tmp_path / "graph.json"
     path.write_text(content)
@@ -78,6 +91,8 @@ def test_maps_are_kept_within_half_a_step() -> None:
     large = torch.rand(128, 128, generator=torch.Generator().manual_seed(2))
     assert Cells.of(large).tensor().shape == (64, 64)
     assert float(Cells.of(large).tensor().sum()) == pytest.approx(float(large.sum()), rel=1e-2)
+    assert Cells.of(large[:, :64], side=16).tensor().shape == (16, 8)
+    assert Cells.of(large[:7, :7], side=16).tensor().shape == (7, 7)
 
 
 def test_the_form_of_attribution_graphs() -> None:
@@ -114,6 +129,30 @@ def test_the_picture_shows_every_node_and_edge_once(tmp_path: Path) -> None:
     images = list(drawn.iter(f"{svg}image"))
     assert len(images) == 2 * sum(node.kind == "concept" for node in made.nodes)
     assert all(e.get("href", "").startswith("data:image/") for e in images)
+
+
+def test_a_share_below_a_thousandth_is_drawn_as_text(tmp_path: Path) -> None:
+    made = _illustrated()
+    made = replace(
+        made,
+        nodes=tuple(replace(node, influence=1e-5, activation=1e-5) for node in made.nodes),
+        edges=tuple(replace(edge, share=1e-5) for edge in made.edges),
+        accounts=tuple(replace(account, influence_residual=1e-5) for account in made.accounts),
+    )
+    drawn = ElementTree.fromstring(made.save(tmp_path / "graph.svg").read_text())
+    texts = [e.text for e in drawn.iter("{http://www.w3.org/2000/svg}text")]
+    assert texts.count("< 0.1 % to the residual") == len(made.layers)
+    assert texts.count("< 0.1 % of the layer") == sum(node.kind == "residual" for node in made.nodes)
+
+
+def test_concepts_of_several_photographs_have_twice_as_many_exemplars(tmp_path: Path) -> None:
+    made = _illustrated()
+    nodes = tuple(replace(node, map=None, exemplars=2 * node.exemplars) for node in made.nodes)
+    pictures = {}
+    for name, some in (("eight", nodes), ("four", tuple(replace(n, exemplars=n.exemplars[:4]) for n in nodes))):
+        drawn = ElementTree.fromstring(replace(made, view=b"", nodes=some).save(tmp_path / f"{name}.svg").read_text())
+        pictures[name] = len(list(drawn.iter("{http://www.w3.org/2000/svg}image")))
+    assert pictures["eight"] == 2 * pictures["four"] > 0
 
 
 def test_the_page_fetches_nothing_and_says_what_is_left_out(tmp_path: Path) -> None:

@@ -132,15 +132,36 @@ def test_steps_are_raised_for_the_targets_that_need_them(net: Small) -> None:
         torch.testing.assert_close(edges.values[:, k], alone.values[:, k])
 
 
-def test_without_biases_nothing_depends_on_the_length_of_the_way() -> None:
-    """Cosines of a network that is homogeneous: S(0⁺) = S(X̂), and slopes grow as 1 / α."""
+@pytest.mark.parametrize("method", ["ig", "deeplift"])
+def test_without_biases_and_shift_there_is_no_integral(method: str) -> None:
     torch.manual_seed(3)
     net, t = Small(bias=False).double().eval(), tensors()
-    edges = icat(net, t["x"], "a", "b", **given(t, shifted=False), rule="midpoints", steps=1, tolerance=torch.inf)
-    torch.testing.assert_close(edges.start, edges.score)
-    torch.testing.assert_close(edges.values.sum(0), torch.zeros(3).double(), rtol=0, atol=1e-9)
+    with pytest.raises(IerfError, match=r"no bias lies between.*source_shift.*gradient_x_input"):
+        icat(net, t["x"], "a", "b", **given(t, shifted=False), method=method)
     slope = icat(net, t["x"], "a", "b", **given(t, shifted=False), method="gradient_x_input")
-    torch.testing.assert_close(edges.values, 2 * slope.values)
+    torch.testing.assert_close(slope.start, slope.score)
+    for shift in ("source_shift", "target_shift"):
+        given_one = given(t, shifted=False) | {shift: given(t)[shift]}
+        assert float(icat(net, t["x"], "a", "b", **given_one, method=method).completeness_error.max()) < 1e-3
+    source = {name: value for name, value in given(t, shifted=False).items() if name.startswith("source")}
+    for target in (None, "b"):
+        atoms = {"target_atoms": t["W"]} if target else {"classes": [0, 1, 2]}
+        by_length = (gig if target else icat)(net, t["x"], "a", target, **source, **atoms, method=method)
+        assert float(by_length.completeness_error.max()) < 1e-3
+
+
+def test_gradient_x_input_is_the_limit_of_the_order_where_biases_vanish() -> None:
+    """Biases b → 0: integrals grow like log(1 / b), in the direction of gradient × input."""
+    torch.manual_seed(3)
+    net, t = Small(bias=False).double().eval(), tensors()
+    limit = icat(net, t["x"], "a", "b", **given(t, shifted=False), method="gradient_x_input").values
+    closeness = []
+    for size in (1e-2, 1e-8):
+        options = given(t, shifted=False) | {"source_shift": size * t["mu"]}
+        found = icat(net, t["x"], "a", "b", **options, rule="graded", steps=400).values
+        closeness.append(torch.cosine_similarity(found, limit, dim=0))
+    assert float(closeness[1].min()) > 0.95
+    assert bool((closeness[1] > closeness[0]).all())
 
 
 def test_deeplift_and_kernel_shap_add_up_and_lrp_does_without_biases(net: Small) -> None:

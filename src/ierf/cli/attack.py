@@ -38,7 +38,9 @@ def attack(
         ierf attack fgsm cat.jpg --epsilon 8
     """
     from ierf.graph import attack as attack_photo
+    from ierf.graph.uses.attacks import check_png
 
+    check_png(out)
     vision_model = load(model, device)
     found = attack_photo(vision_model, photo, target, method, epsilon, steps)
     written = found.save(out)

@@ -42,7 +42,7 @@ def graph(
         False
     ),
     keep: Annotated[
-        float, typer.Option(metavar="SHARE", help="Of the flow between layers whose edges are kept.")
+        float, typer.Option(min=0.01, max=1, metavar="SHARE", help="Of the flow between layers whose edges are kept.")
     ] = 0.8,
     steps: Annotated[int, typer.Option(min=1, help="Of integrated gradients, at least.")] = 16,
     seed: Annotated[int, typer.Option(help="Of the random concepts that edges are tested against.")] = 0,
@@ -68,12 +68,11 @@ def graph(
     from ierf.graph import ConceptGraph
     from ierf.graph.picture.words import left_out
 
+    _check_options(diagnose, compare, bool(classes), true is not None or predicted is not None, out)
     vision_model, concepts = load(model, device), ConceptBank.load(bank)
     concepts.check_model(vision_model)
     names = [name.strip() for some in layers or [] for name in some.split(",") if name.strip()] or None
     files = find_images(photos)
-    if diagnose and compare:
-        raise IerfError("choose one of --diagnose and --compare")
     options: dict[str, Any] = {"layers": names, "steps": steps, "seed": seed}
     if diagnose:
         _diagnose(vision_model, concepts, files, (true, predicted), (keep, single_file), out, options)
@@ -85,6 +84,21 @@ def graph(
         for text in left_out(made):
             say(text)
         say_path(made.save(out, single_file))
+
+
+def _check_options(diagnose: bool, compare: bool, classes: bool, two_classes: bool, out: Path) -> None:
+    """Refuse what does not go together before anything is computed."""
+    from ierf.graph.files.saving import SUFFIXES
+
+    if diagnose and compare:
+        raise IerfError("choose one of --diagnose and --compare")
+    if two_classes and not diagnose:
+        raise IerfError("--true and --predicted belong to --diagnose; a graph leads to the classes of --classes")
+    if diagnose and classes:
+        raise IerfError("a diagnosis is of the two classes --true and --predicted; leave --classes out")
+    forms = (".html",) if diagnose or compare else SUFFIXES
+    if out.suffix not in forms:
+        raise IerfError(f"this is written as {' or '.join(forms)}, not as {out.name!r}; name another file with --out")
 
 
 def _diagnose(

@@ -13,6 +13,7 @@ from ierf.attribution import attribute, usual_method
 from ierf.attribution.targets import Relevance
 from ierf.errors import IerfError
 from ierf.graph.building.photographs import Opened
+from ierf.graph.building.progress import Progress
 from ierf.graph.building.taking import Layers, Taken
 from ierf.graph.picture.thumbnails import encoded
 from ierf.graph.structure.cells import Cells
@@ -31,11 +32,17 @@ _AT_ONCE = 16
 
 
 def illustrated(
-    graph: ConceptGraph, model: VisionModel, bank: "ConceptBank", photos: Opened, taken: Layers | None
+    graph: ConceptGraph,
+    model: VisionModel,
+    bank: "ConceptBank",
+    photos: Opened,
+    taken: Layers | None,
+    progress: Progress,
 ) -> ConceptGraph:
     """The graph with pictures; `taken` has the layers of the only photograph, None if there are several."""
     nodes = {node.id: node for node in graph.nodes}
     for layer in graph.layers:
+        progress.begin(f"pictures of {layer}")
         concepts = [node for node in graph.row(layer) if node.kind == "concept"]
         for node in concepts:
             nodes[node.id] = replace(

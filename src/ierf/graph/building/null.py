@@ -5,8 +5,6 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 DRAWS = 200
-SIGNIFICANT = 0.05
-"""Edges with a larger p-value are drawn dashed."""
 
 
 def random_concepts(atoms: Float[Tensor, "K C"], draws: int = DRAWS, seed: int = 0) -> Float[Tensor, "R C"]:

@@ -50,14 +50,19 @@ class Adversarial:
     def save(self, path: str | Path) -> Path:
         """Write the attacked photograph as PNG, which keeps every pixel. Raises `IerfError` for another suffix."""
         path = Path(path)
-        if path.suffix.lower() != ".png":
-            raise IerfError(f"an attacked photograph is saved as PNG, which keeps every pixel, not as {path.name!r}")
+        check_png(path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             self.picture.save(path)
         except OSError as error:
             raise IerfError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
         return path
+
+
+def check_png(path: Path) -> None:
+    """Raises `IerfError` for another suffix than ".png"."""
+    if path.suffix.lower() != ".png":
+        raise IerfError(f"an attacked photograph is saved as PNG, which keeps every pixel, not as {path.name!r}")
 
 
 def attack(

@@ -1,6 +1,6 @@
 """Comparing what two photographs do in one network: both graphs on the same concepts, and a page of what differs."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,9 +66,11 @@ def save_comparison(comparison: Comparison, path: Path, keep: float = 0.8, singl
     )
 
 
-def sentence(change: Change[Node] | Change[Edge]) -> str:
-    """ "layer3.1/7 appeared: +0.00 → +1.20"."""
-    return f"{change.name} {change.status}: {change.before:+.2f} → {change.after:+.2f}"
+def sentence(change: Change[Node] | Change[Edge], classes: Mapping[str, str]) -> str:
+    """ "tabby → layer3.1/7 grew: −0.03 → 1.20"; `classes` are names of class nodes by their ids."""
+    name = " → ".join(classes.get(part, part) for part in change.name.split(" → "))
+    before, after = (f"{value:.2f}".replace("-", "−") for value in (change.before, change.after))
+    return f"{name} {change.status}: {before} → {after}"
 
 
 def _said(model: VisionModel, before: ImageLike, after: ImageLike) -> list[int]:
@@ -85,6 +87,10 @@ def _most_probable(graph: ConceptGraph) -> str:
 
 def _findings(comparison: Comparison) -> list[Finding]:
     """The largest changes of concepts, then those of edges."""
-    nodes = [Finding(sentence(change), (change.name,)) for change in comparison.nodes[:SHOWN]]
-    edges = [Finding(sentence(change), (change.item.source, change.item.target)) for change in comparison.edges[:SHOWN]]
+    names = {node.id: node.label for graph in (comparison.before, comparison.after) for node in graph.classes}
+    nodes = [Finding(sentence(change, names), (change.name,)) for change in comparison.nodes[:SHOWN]]
+    edges = [
+        Finding(sentence(change, names), (change.item.source, change.item.target))
+        for change in comparison.edges[:SHOWN]
+    ]
     return nodes + edges

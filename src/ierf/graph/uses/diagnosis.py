@@ -120,11 +120,16 @@ def diagnose(
     """Compare the routes to two classes, and delete the concepts that part them to see whether the graph is right.
 
     `per_layer` concepts of each layer are deleted, one at a time; `options` are those of `ConceptGraph.build`.
+    Raises `IerfError` where both classes are the same.
     """
     vision_model = as_vision_model(model)
-    graph = build(vision_model, bank, photo, [predicted, true], **options)
-    if len(graph.classes) < 2:
-        raise IerfError("a diagnosis needs two classes; the true one and the predicted one are the same")
+    pair = [vision_model.class_index(c) for c in (predicted, true)]
+    if pair[0] == pair[1]:
+        raise IerfError(
+            f"a diagnosis needs two classes, and both are {vision_model.label(pair[0])}; name the true one, or another "
+            "one as predicted"
+        )
+    graph = build(vision_model, bank, photo, pair, **options)
     x, (first, second) = vision_model.prepare(photo), graph.classes
     culprits = []
     for layer in reversed(graph.layers):

@@ -3,7 +3,7 @@
 import torch
 
 from ierf.graph.influence.attributions.attribution import Attribution, Question
-from ierf.graph.influence.attributions.integrated_gradients import gradients
+from ierf.graph.influence.attributions.gradients import gradients
 from ierf.graph.influence.reconstruction import Reconstruction
 
 

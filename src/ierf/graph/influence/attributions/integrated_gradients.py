@@ -3,12 +3,12 @@
 from typing import Literal, get_args
 
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from ierf.errors import IerfError, UnknownNameError
 from ierf.graph.influence.attributions.attribution import Attribution, Question
+from ierf.graph.influence.attributions.gradients import gradients
 from ierf.graph.influence.attributions.secants import piecewise_affine, secant_slopes
+from ierf.graph.influence.attributions.without_scale import check_scale
 from ierf.graph.influence.quadrature import THIRDS, further_midpoints, graded, midpoints, way_from_nothing
 from ierf.graph.influence.reconstruction import Reconstruction
 
@@ -38,7 +38,7 @@ def integrated_gradients(
             whole way: the error falls with 1 / steps², and attributions add up whatever it is. None: secants where
             only affine operations, activation functions and max-pooling lie between, else graded.
 
-    Raises an `IerfError` for no step, and for another rule.
+    Raises an `IerfError` for no step, for another rule, and for scores that have no integral (`check_scale`).
     """
     if steps < 1:
         raise IerfError(f"the way from no concepts to all needs at least one step, not {steps}")
@@ -47,6 +47,7 @@ def integrated_gradients(
     if rule not in get_args(Rule):
         raise UnknownNameError("rule for the integral", rule, get_args(Rule))
     start, end = question.ends(x)
+    check_scale(x, question, (start, end))
     change, part = end - start, x.part
     slopes = part.new_zeros(len(end), *part.shape)
     summed, total = torch.zeros_like(slopes), 0.0
@@ -66,18 +67,3 @@ def integrated_gradients(
         steps *= THIRDS
         targets = [t for t in targets if missed[t]] if steps <= most_steps else []
     return Attribution.by_slopes(x, (start, end), slopes, taken)
-
-
-def gradients(
-    x: Reconstruction, question: Question, way: Float[Tensor, " S"], weights: Float[Tensor, " S"], targets: list[int]
-) -> Float[Tensor, "t P C"]:
-    """`Σ_s w_s ∂S_t/∂X̂ (shift + α_s U V)` of some targets."""
-    total = x.part.new_zeros(len(targets), *x.part.shape)
-    for both in torch.split(torch.stack([way, weights], 1).to(total), question.at_once):
-        alphas, some = both.unbind(1)
-        points = x.at(alphas).requires_grad_()
-        with torch.enable_grad():
-            scores = some @ question(points)
-        for i, t in enumerate(targets):
-            total[i] += torch.autograd.grad(scores[t], points, retain_graph=True)[0].sum(0)
-    return total
