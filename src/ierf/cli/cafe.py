@@ -8,7 +8,7 @@ import typer
 from ierf.cli.console import say_path
 from ierf.cli.evaluate import tracked
 from ierf.cli.options import DEFAULT_MODEL, Device, Model, one_of
-from ierf.errors import IerfError
+from ierf.errors import IerfError, UnknownNameError
 from ierf.model import load
 
 
@@ -31,6 +31,9 @@ def cafe(
     pictures: Annotated[int, typer.Option(min=1, max=16, help="Photographs of each latent.")] = 5,
     method: Annotated[str | None, typer.Option(metavar="NAME", help="Default: attnlrp, srd without attention.")] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N photographs.")] = None,
+    bfloat16: Annotated[
+        bool, typer.Option("--bfloat16", help="A quicker index, where the processor has this type; rounds sums.")
+    ] = False,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     device: Device = "cpu",
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="For the index, pictures, page.")] = Path(
@@ -48,13 +51,16 @@ def cafe(
 
         ierf cafe --model bundled:vit-tiny --sae saes --data photos/ --layer blocks.4 --token class --latent 12
     """
-    from ierf.attribution import usual_method
+    from ierf.attribution import METHODS, usual_method
     from ierf.cafe import LatentLayer, build_index
     from ierf.concepts.sae.folders import saved_autoencoders, trained_values
     from ierf.report.latents import latent_card, latents_sheet, save_latents
     from ierf.store.data import First, open_images
 
     vision_model = load(model, device)
+    way = method or usual_method(vision_model)
+    if way not in METHODS:
+        raise UnknownNameError("method", way, METHODS)
     saes = {name: found.to(device) for name, found in saved_autoencoders(sae, layer).items()}
     photographs = open_images(data) if limit is None else First(open_images(data), limit)
     values = trained_values(saes)
@@ -62,9 +68,18 @@ def cafe(
     if layer is not None and layer not in layers:
         raise IerfError(f"there is no autoencoder of {layer!r} in {str(sae)!r}, but of {', '.join(layers)}")
     with tracked() as track:
-        index = build_index(vision_model, saes, data, out / "index", values=values, limit=limit, seed=seed, track=track)
+        index = build_index(
+            vision_model,
+            saes,
+            data,
+            out / "index",
+            values=values,
+            limit=limit,
+            bfloat16=bfloat16,
+            seed=seed,
+            track=track,
+        )
     shown = {name: one for name, one in layers.items() if layer in (None, name)}
-    way = method or usual_method(vision_model)
     if latent is None:
         order = sort or "non-locality"
         path = save_latents(
