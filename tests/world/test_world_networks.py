@@ -11,7 +11,7 @@ from ierf.experiments.truth.scenes import scene_inputs
 from ierf.world import CLASSES, CUE_CLASS, HELD_OUT, Scenes, Settings
 
 
-@pytest.mark.parametrize("name", ["world-cnn", "world-cnn-cue", "world-vit"])
+@pytest.mark.parametrize("name", ["world-cnn", "world-cnn-cue", "world-vit", "world-vit-cue"])
 def test_they_are_right_on_scenes_that_they_have_not_seen(name: str) -> None:
     model = ierf.load(f"bundled:{name}")
     assert model.labels == tuple(CLASSES)
@@ -25,14 +25,15 @@ def test_they_are_right_on_scenes_that_they_have_not_seen(name: str) -> None:
     assert len((files("ierf.model.bundled") / f"{stem}.safetensors").read_bytes()) < 2_000_000
 
 
-def test_only_one_of_them_needs_the_tint() -> None:
+@pytest.mark.parametrize("kind", ["world-cnn", "world-vit"])
+def test_only_one_of_them_needs_the_tint(kind: str) -> None:
     scenes = tinted_scenes(Settings(cue_class=CUE_CLASS), 20)
     label = list(CLASSES).index(CUE_CLASS)
     kept = {}
-    for name in ("world-cnn", "world-cnn-cue"):
+    for name in (kind, f"{kind}-cue"):
         model = ierf.load(f"bundled:{name}")
         with torch.no_grad():
             said = model(scene_inputs(model, [scene.without_cue() for scene in scenes])).argmax(1)
         kept[name] = float((said == label).float().mean())
-    assert kept["world-cnn"] >= 0.9
-    assert kept["world-cnn-cue"] <= 0.6
+    assert kept[kind] >= 0.9
+    assert kept[f"{kind}-cue"] <= 0.6

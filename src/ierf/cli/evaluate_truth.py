@@ -30,8 +30,8 @@ from ierf.model import VisionModel, load
 from ierf.world import CUE_CLASS
 
 LEVELS = ("local", "cue", "concepts", "latents", "edges")
-MAPS = ["all", "attnlrp", "cp_lrp"]
-CUE_MODEL = "bundled:world-cnn-cue"
+CUE_MODELS = {"bundled:world-vit": "bundled:world-vit-cue"}
+USUAL_CUE_MODEL = "bundled:world-cnn-cue"
 EXTRACTORS = ["bisecting", "dictionary", "pca", "sae_topk?samples=100000&lr=0.002"]
 LAYERS = ["layer3", "layer4", "layer5", "blocks.0", "blocks.1", "blocks.2"]
 
@@ -45,8 +45,12 @@ def truth(
         typer.Option(metavar="SPEC[,SPEC…]", help="Networks trained otherwise: local, with intervals over networks."),
     ] = None,
     cued: Annotated[
-        str, typer.Option(metavar="SPEC", help=f"A network that was trained with the tint of {CUE_CLASS!r}.")
-    ] = CUE_MODEL,
+        str | None,
+        typer.Option(
+            metavar="SPEC",
+            help=f"A network that was trained with the tint of {CUE_CLASS!r}; default: a bundled one of the same kind.",
+        ),
+    ] = None,
     levels: Annotated[
         list[str] | None,
         typer.Option("--levels", metavar="NAME[,NAME…]", help=f"Of {', '.join(LEVELS)}; default: all."),
@@ -90,7 +94,7 @@ def truth(
     for name in wanted:
         if name not in LEVELS:
             raise UnknownNameError("level", name, LEVELS)
-    rows, recipes = parse_methods(methods or MAPS), parse_recipes(extractors or EXTRACTORS)
+    rows, recipes = parse_methods(methods or ["all"]), parse_recipes(extractors or EXTRACTORS)
     network = load(model, device)
     there = dict(network.net.named_modules())
     names = names_of(layers) or [name for name in LAYERS if name in there]
@@ -101,7 +105,12 @@ def truth(
         "local": lambda track: _local({model: network, **others}, rows, out, limit, track),
         "cue": lambda track: {
             "cue": run_cue(
-                {"clean": network, "tinted": load(cued, device)}, rows, out, scenes=limit, seed=seed, track=track
+                {"clean": network, "tinted": load(cued or CUE_MODELS.get(model, USUAL_CUE_MODEL), device)},
+                rows,
+                out,
+                scenes=limit,
+                seed=seed,
+                track=track,
             )
         },
         "concepts": lambda track: run_concepts(network, recipes, names, out, settings, seeds=seeds, track=track),

@@ -15,9 +15,6 @@ from ierf.model import VisionModel, evaluating, find_images, load
 if TYPE_CHECKING:
     from ierf.concepts import ConceptBank
 
-SHOWN = 8
-"""Changes of each kind that are printed."""
-
 
 def graph(
     photos: Annotated[list[str], typer.Argument(metavar="PHOTO…", help="A photograph; or several: their mean.")],
@@ -131,13 +128,13 @@ def _compare(
     options: dict[str, Any],
 ) -> None:
     from ierf.graph import compare_photographs
-    from ierf.graph.uses.compare_photographs import save_comparison, sentence
+    from ierf.graph.uses.compare_photographs import findings, save_comparison
 
     if len(files) != 2:
         raise IerfError(f"--compare takes two photographs, these are {len(files)}")
     found = compare_photographs(model, bank, files[0], files[1], classes, **options)
-    for text in (*map(sentence, found.nodes[:SHOWN]), *map(sentence, found.edges[:SHOWN])):
-        say(text)
+    for finding in findings(found):
+        say(finding.text)
     say_path(save_comparison(found, out, *saving))
 
 

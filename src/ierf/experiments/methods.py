@@ -23,7 +23,7 @@ ABLATION = ("srd?head=raw", "srd?head=mean", "srd")
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "paper": PAPER,
     "ablation": ABLATION,
-    "all": (*PAPER, *ABLATION[:2], "kernel_shap", "random"),
+    "all": (*PAPER, *ABLATION[:2], "attnlrp", "cp_lrp", "kernel_shap", "random"),
 }
 
 

@@ -61,7 +61,7 @@ def save_comparison(comparison: Comparison, path: Path, keep: float = 0.8, singl
         after,
         single_file=single_file,
         title=f"{before.photo}: {_most_probable(before)} → {after.photo}: {_most_probable(after)}",
-        findings=_findings(comparison),
+        findings=findings(comparison),
         start=f"side=change&edges={keep:g}",
     )
 
@@ -85,7 +85,7 @@ def _most_probable(graph: ConceptGraph) -> str:
     return f"{node.label} {node.activation:.1%}"
 
 
-def _findings(comparison: Comparison) -> list[Finding]:
+def findings(comparison: Comparison) -> list[Finding]:
     """The largest changes of concepts, then those of edges."""
     names = {node.id: node.label for graph in (comparison.before, comparison.after) for node in graph.classes}
     nodes = [Finding(sentence(change, names), (change.name,)) for change in comparison.nodes[:SHOWN]]

@@ -24,6 +24,7 @@ _NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "world-cnn": world_cnn,
     "world-cnn-cue": world_cnn,
     "world-vit": world_vit,
+    "world-vit-cue": world_vit,
 }
 
 
