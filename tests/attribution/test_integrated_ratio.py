@@ -90,6 +90,25 @@ def test_it_sums_to_what_the_picture_adds(chain: Chain, target: Target) -> None:
         close(integrated(chain, x, target, layer).flatten(1).sum(1), value(y) - value(grey), 0.02)
 
 
+def test_more_steps_bring_the_sum_nearer(chain: Chain) -> None:
+    x = pictures(2)
+    with torch.no_grad():
+        added = (chain(x) - chain(torch.zeros_like(x)))[:, 1]
+    options = {"resolution": "low", "head": "integrated", "encoder": "below"}
+    off = [
+        float((ierf.attribute(chain, x, 1, steps=n, **options).flatten(1).sum(1) - added).abs().max())
+        for n in (2, 8, 32)
+    ]
+    assert off[0] > 8 * off[1] > 64 * off[2] > 0
+
+
+@pytest.mark.parametrize("target", [2, ierf.targets.Channel("below", 1)])
+@pytest.mark.parametrize("options", [{"head": "nonsense"}, {"head": "integrated", "steps": 0}])
+def test_mistakes_are_named(chain: Chain, target: Target, options: dict[str, object]) -> None:
+    with pytest.raises(ierf.IerfError, match=r"nonsense|needs a step"):
+        ierf.attribute(chain, pictures(1), target, **options)
+
+
 def test_what_it_starts_with_arrives_at_the_pixels(chain: Chain) -> None:
     x = pictures(2)
     for layer in ("below", "above.1"):

@@ -61,6 +61,18 @@ AWKWARD: dict[str, Callable[[Tensor], Tensor]] = {
 }
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_pixels_that_are_no_numbers_are_refused_by_sample(net: Small, value: float) -> None:
+    x = torch.zeros(3, 3, 12, 12, dtype=torch.float64)
+    x[1, 0, 2, 3] = value
+    with pytest.raises(ierf.IerfError, match="NaN or infinite in sample 1"):
+        ierf.attribute(net, x)
+    with pytest.raises(ierf.IerfError, match="no pictures"):
+        ierf.attribute(net, x[:0])
+    with pytest.raises(ierf.IerfError, match=r"one number per sample, \(N,\), not 3\.0"):
+        ierf.attribute(net, x[:1], target=lambda y: 3.0)  # type: ignore[arg-type, return-value]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("bias", ["norm", "uniform", "drop"])
 @pytest.mark.parametrize("kind", AWKWARD)

@@ -137,8 +137,12 @@ def test_peaks_bound_all_codes_and_maps_are_exact(kind: str, bfloat16: bool) -> 
         )
 
 
-def test_rounded_products_keep_the_same_photographs(tmp_path: Path) -> None:
-    exact, rounded = build(tmp_path / "exact", top=3), build(tmp_path / "rounded", top=3, bfloat16=True)
+@pytest.mark.parametrize("kind", ["l1", "batchtopk", "jumprelu", "gated", "matryoshka"])
+def test_rounded_products_keep_the_same_photographs(tmp_path: Path, kind: str) -> None:
+    saes, count = {LAYER: trained(kind)}, photographs(11)
+    exact = build_index(model(), saes, count, tmp_path / "exact", top=3, batch=4)
+    rounded = build_index(model(), saes, count, tmp_path / "rounded", top=3, batch=4, bfloat16=True)
+    assert not torch.equal(exact.layer(LAYER).kept.total, rounded.layer(LAYER).kept.total)
     for key, found in exact.layers.items():
         other = rounded.layers[key]
         for latent in range(16):
@@ -156,6 +160,30 @@ def test_an_autoencoder_of_another_model_is_refused(tmp_path: Path) -> None:
     sae.about = {"model": "elsewhere", "weights": "0", "layer": LAYER}
     with pytest.raises(IerfError, match="was trained on elsewhere"):
         build_index(model(), {LAYER: sae}, photographs(2), tmp_path)
+
+
+def test_an_autoencoder_that_knows_the_models_name_alone_is_refused_too(tmp_path: Path) -> None:
+    sae = autoencoder()
+    sae.about = {"model": "elsewhere"}
+    with pytest.raises(IerfError, match="was trained on elsewhere"):
+        build_index(model(), {LAYER: sae}, photographs(2), tmp_path)
+
+
+def test_an_autoencoder_in_float64_gives_the_same_index(tmp_path: Path) -> None:
+    usual = build_index(model(), {LAYER: trained("l1")}, photographs(), tmp_path / "float32", batch=4)
+    double = build_index(model(), {LAYER: trained("l1").double()}, photographs(), tmp_path / "float64", batch=4)
+    for key, found in usual.layers.items():
+        assert torch.equal(double.layers[key].kept.top_images, found.kept.top_images)
+        torch.testing.assert_close(double.layers[key].kept.top, found.kept.top)
+
+
+def test_an_index_of_another_version_is_named(tmp_path: Path) -> None:
+    build(tmp_path)
+    settings = tmp_path / "index.json"
+    settings.write_text(settings.read_text().replace('"version": 2', '"version": 1'))
+    for again in (lambda: LatentIndex.open(tmp_path), lambda: build(tmp_path)):
+        with pytest.raises(IerfError, match="not that of an index of version 2"):
+            again()
 
 
 def test_other_settings_are_refused(tmp_path: Path) -> None:

@@ -55,6 +55,17 @@ def test_collect_and_look(tmp_path: Path, photos: Path) -> None:
     assert not np.array_equal(np.asarray(Image.open(tmp_path / "2.png")), picture)
 
 
+def test_tokens_in_front_of_patches(tmp_path: Path, photos: Path) -> None:
+    options = ["--data", photos, "--out", tmp_path / "s", "--limit", "2", "--prefix-tokens", "--layers"]
+    assert ierf("collect", "--model", "bundled:vit-tiny", *options, "blocks.1").exit_code == 0
+    shown = ierf("store", "info", tmp_path / "s").stdout
+    assert "1 per image and layer and the tokens in front of the patches" in shown
+    assert shown.split("blocks.1")[1].split()[0] == "4"
+    refused = ierf("collect", *options[:2], "--out", tmp_path / "t", *options[6:], "layer3")
+    assert refused.exit_code == 2
+    assert "none of these layers has tokens in front of its patches" in refused.stderr
+
+
 def test_damage_and_mistakes(tmp_path: Path, photos: Path) -> None:
     out = tmp_path / "s"
     first = ierf("collect", "--data", photos, "-l", "layer4", "--out", out, "--no-ierf", "--sampling", "uniform")

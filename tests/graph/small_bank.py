@@ -98,12 +98,16 @@ class SmallConcepts:
         return Codes(flat.indices.view(shape), flat.values.view(shape), len(self))
 
 
+def plan(**sampling: Any) -> Any:
+    return SimpleNamespace(extractor="by hand", store=SimpleNamespace(sampling=sampling))
+
+
 @dataclass(frozen=True, eq=False)
 class SmallBank:
     """What a graph needs of a bank."""
 
     of: Mapping[str, SmallConcepts]
-    plan: Any = field(default_factory=lambda: SimpleNamespace(extractor="by hand"))
+    plan: Any = field(default_factory=plan)
 
     @property
     def layers(self) -> tuple[str, ...]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from small_bank import CHANNELS, Linear, SmallBank, SmallConcepts, bank, model, photograph
+from small_bank import CHANNELS, Linear, SmallBank, SmallConcepts, bank, model, photograph, plan
 from torch.nn.functional import cosine_similarity
 
 import ierf
@@ -12,7 +12,9 @@ from ierf.errors import IerfError
 from ierf.graph import ConceptGraph, claims, compare, compare_photographs, intervene
 from ierf.graph.building.choosing import choose
 from ierf.graph.building.null import p_values, random_concepts
+from ierf.graph.picture.words import left_out
 from ierf.graph.structure.facts import ConceptFacts
+from ierf.model import VisionModel, capture
 
 ALL = {"top": CHANNELS, "shared": CHANNELS, "keep": 1.0, "pictures": False}
 
@@ -262,12 +264,35 @@ def test_random_concepts_are_as_significant_as_random_concepts() -> None:
     assert float(strong) == pytest.approx(0.01)
 
 
+def test_a_name_alone_stands_for_a_list_of_one() -> None:
+    named = VisionModel(model().net, model().preprocess, labels=["tabby", "fox", "owl"])
+    of_name, of_list = (ConceptGraph.build(named, bank(), photograph(), c, **ALL) for c in ("fox", ["fox"]))
+    assert of_name == of_list
+    alone, listed = (intervene(named, bank(), photograph(), delete=d) for d in ("b/1", ["b/1"]))
+    assert alone.deleted == listed.deleted == ("b/1",)
+    assert torch.equal(alone.after, listed.after)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_bank_in_float32_serves_networks_of_other_types(dtype: torch.dtype) -> None:
+    x = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    cnn, other = ierf.load("bundled:world-cnn"), ierf.load("bundled:world-cnn")
+    other.net.to(dtype)
+    atoms = torch.randn(7, 64, generator=torch.Generator().manual_seed(1))
+    concepts = SmallBank({"layer4": SmallConcepts("layer4", atoms, torch.zeros(64), lam=0.5, map=(8, 8))})
+    built = [ConceptGraph.build(m, concepts, y, [0, 1], draws=9, keep=1.0) for m, y in ((cnn, x), (other, x.to(dtype)))]
+    usual, found = ({(e.source, e.target): e.value for e in graph.edges} for graph in built)
+    assert usual.keys() == found.keys()
+    largest = max(map(abs, usual.values()))
+    assert all(abs(usual[k] - found[k]) <= (0.1 if dtype == torch.bfloat16 else 1e-3) * largest for k in usual)
+
+
 def _picture(seed: int) -> np.ndarray:
     return np.random.default_rng(seed).integers(0, 256, (4, 4, 3), dtype=np.uint8)
 
 
 def test_a_transformers_maps_are_those_of_its_patches() -> None:
-    """The class token comes first: it counts for how much of a concept there is, and has no cell."""
+    """The class token comes first: it counts for how much of a concept there is, has no cell, and its share is told."""
     vit, generator = ierf.load("bundled:vit-tiny"), torch.Generator().manual_seed(0)
     x = torch.randn(1, 3, 64, 64, generator=generator)
     kept: dict[str, torch.Tensor] = {}
@@ -280,10 +305,33 @@ def test_a_transformers_maps_are_those_of_its_patches() -> None:
     graph = ConceptGraph.build(vit, SmallBank({"blocks.4": concepts}), x, top=3, draws=9)
     codes = lasso(kept["tokens"], concepts.atoms, concepts.lam).codes
     nodes = [node for node in graph.row("blocks.4") if node.kind == "concept"]
-    assert nodes
+    assert max(node.prefix_share for node in nodes) > 0.05
     for node in nodes:
         assert node.map is not None
         assert node.activation == pytest.approx(float(codes[:, node.index].abs().sum()), rel=1e-3)
         assert torch.allclose(node.map.tensor(), codes[1:, node.index].view(8, 8), atol=node.map.scale)
+        sizes = codes[:, node.index].abs()
+        assert node.prefix_share == pytest.approx(float(sizes[0] / sizes.sum()), rel=1e-3)
         for token, cell in ((9, (1, 0)), (34, (4, 1))):
             assert float(node.map.tensor()[cell]) == pytest.approx(float(codes[token, node.index]), abs=node.map.scale)
+
+
+def test_the_share_of_prefix_tokens_is_that_of_all_photographs() -> None:
+    vit, x = ierf.load("bundled:vit-tiny"), torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    x[1] *= 0.1
+    pfvs = capture(vit, x, ["blocks.4"])["blocks.4"].pfvs.detach()
+    concepts = SmallConcepts("blocks.4", pfvs[0, [0, 20]], torch.zeros(192), lam=5.0, map=(8, 8), prefix_tokens=1)
+    options = {"also": {"blocks.4": [0]}, "draws": 9, "keep": 1.0}
+    graph = ConceptGraph.build(vit, SmallBank({"blocks.4": concepts}), x, [3], **options)
+    sizes = lasso(pfvs.flatten(0, 1), concepts.atoms, concepts.lam).codes.abs().view(2, 65, 2)
+    nodes = [node for node in graph.row("blocks.4") if node.kind == "concept"]
+    assert nodes
+    told = [sentence for sentence in left_out(graph) if "patches alone" in sentence]
+    assert len(told) == graph.settings["patches_only"] == 1
+    both = SmallBank({"blocks.4": concepts}, plan(prefix_tokens=True))
+    assert not ConceptGraph.build(vit, both, x[:1], [3], draws=9, pictures=False).settings["patches_only"]
+    for node in nodes:
+        expected = sizes[:, 0, node.index].sum() / sizes[..., node.index].sum()
+        assert node.prefix_share == pytest.approx(float(expected), rel=1e-3)
+    of_each = sizes[:, 0, 0] / sizes[..., 0].sum(1)
+    assert abs(float(of_each.mean()) - graph.node("blocks.4/0").prefix_share) > 1e-4

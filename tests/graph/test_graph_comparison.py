@@ -6,6 +6,7 @@ import pytest
 from concept_graphs import graph, without
 
 from ierf.errors import IerfError
+from ierf.graph.structure.cells import Cells
 from ierf.graph.uses.compare import compare
 from ierf.graph.uses.compare_photographs import sentence
 
@@ -36,6 +37,18 @@ def test_growth_is_measured_against_the_layer() -> None:
     assert [(change.status, change.name) for change in found.nodes] == [("shrank", "b/0"), ("grew", "a/5")]
     assert [change.size for change in found.nodes] == pytest.approx([0.5, 0.0625])
     assert [c.name for c in compare(graph(), replace(graph(), nodes=nodes), least=0.1).nodes] == ["b/0"]
+
+
+def test_what_changes_its_sign_has_turned() -> None:
+    nodes = tuple(replace(n, importance=(-2.0, -2.0)) if n.id == "b/0" else n for n in graph().nodes)
+    (change, *_) = compare(graph(), replace(graph(), nodes=nodes)).nodes
+    assert (change.status, change.before, change.after) == ("turned", 2.0, -2.0)
+
+
+def test_a_graph_is_printed_in_a_line() -> None:
+    assert repr(graph()).startswith("ConceptGraph(")
+    assert len(repr(graph())) < 300
+    assert "content" not in repr(Cells(1, 1, 1.0, b"x"))
 
 
 def test_a_concept_without_coefficients_is_not_there() -> None:

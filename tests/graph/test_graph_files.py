@@ -54,6 +54,18 @@ def test_a_file_of_version_1_has_no_maps_of_edges(tmp_path: Path) -> None:
     assert ConceptGraph.load(path) == replace(made, edges=tuple(replace(edge, map=None) for edge in made.edges))
 
 
+def test_a_file_may_lack_the_share_of_prefix_tokens(tmp_path: Path) -> None:
+    made = _illustrated()
+    known = replace(made, nodes=tuple(replace(node, prefix_share=0.25) for node in made.nodes))
+    path = known.save(tmp_path / "graph.json")
+    assert ConceptGraph.load(path) == known
+    content = json.loads(path.read_text())
+    for node in content["nodes"]:
+        assert node.pop("prefix_share") == 0.25
+    path.write_text(json.dumps(content))
+    assert ConceptGraph.load(path) == made
+
+
 def test_a_changed_byte_is_not_equal(tmp_path: Path) -> None:
     made = _illustrated()
     path = made.save(tmp_path / "graph.json")
@@ -143,6 +155,21 @@ def test_a_share_below_a_thousandth_is_drawn_as_text(tmp_path: Path) -> None:
     texts = [e.text for e in drawn.iter("{http://www.w3.org/2000/svg}text")]
     assert texts.count("< 0.1 % to the residual") == len(made.layers)
     assert texts.count("< 0.1 % of the layer") == sum(node.kind == "residual" for node in made.nodes)
+
+
+def test_a_card_says_what_its_map_cannot_show(tmp_path: Path) -> None:
+    made = _illustrated()
+    shares = {"b/0": 0.834, "b/1": 0.009, "a/4": 0.0}
+    made = replace(made, nodes=tuple(replace(n, prefix_share=shares.get(n.id, 0.0)) for n in made.nodes))
+    drawn = ElementTree.fromstring(made.save(tmp_path / "graph.svg").read_text())
+    svg = "{http://www.w3.org/2000/svg}"
+    said = {
+        e.findtext(f"{svg}title", "").split(":")[0]: [t.text for t in e.iter(f"{svg}text")]
+        for e in drawn.iter(f"{svg}g")
+    }
+    assert said["b/0"] == ["#0", "83 % prefix tokens"]
+    assert said["b/1"] == ["#1"]
+    assert sum("prefix" in title for title in (e.text or "" for e in drawn.iter(f"{svg}title"))) == 1
 
 
 def test_concepts_of_several_photographs_have_twice_as_many_exemplars(tmp_path: Path) -> None:

@@ -322,6 +322,12 @@ def test_a_transformer_takes_graded_steps_and_is_complete() -> None:
     )  # fmt: skip
     assert float(edges.completeness_error.max()) <= 1e-3
     assert edges.by_position.shape == (6, 2, 65)
+    with torch.no_grad():
+        again = icat(
+            model, x, "blocks.2", "blocks.3", source_atoms=atoms[0], target_atoms=atoms[1][:2],
+            source_codes=codes[0], target_codes=codes[1][:, :2],
+        )  # fmt: skip
+    assert torch.equal(again.values, edges.values)
 
 
 def test_mistakes_are_named(net: Small) -> None:

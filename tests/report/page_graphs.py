@@ -88,7 +88,9 @@ def _concept(layer: str, index: int, importance: tuple[float, ...]) -> Node:
     maps[1][2, 2] = 0.25 * index - 0.5
     facts = ConceptFacts(0.12, 1.5, 0.03, (("tiger", 0.75), ("lynx", 0.25)), ((1, 0.9), (7, 0.4)), (0.9,) * 10)
     cells = [Cells.of(values) for values in maps]
-    return Node(layer, "concept", index, f"#{index}", importance, 2.0, 0.0, False, *cells, (), facts)
+    return Node(
+        layer, "concept", index, f"#{index}", importance, 2.0, 0.0, False, *cells, (), facts, 0.28 * (index == 0)
+    )
 
 
 def _accounts(layers: tuple[str, ...] | str) -> tuple[LayerAccount, ...]:

@@ -216,6 +216,7 @@ def test_a_card_says_what_is_known_and_keeps_names(folder: Path, look: Callable[
     text = card.inner_text()
     for fact in ("concept 0 of b", "30 %", "+2.00", "−0.50", "in 12 % of PFVs", "tiger", "75 %", "#7 0.40", "cosine"):
         assert fact in text + (card.locator("img").first.get_attribute("alt") or "")
+    assert text.split("of it at prefix tokens")[1].split()[:2] == ["28", "%"]
     assert [each.split() for each in card.locator(".edges-of").last.locator("li").all_inner_texts()] == [
         ["#4", "edge", "+0.60", "60", "%"],
         ["residual", "edge", "+0.20", "20", "%"],

@@ -1,5 +1,6 @@
 """One look: reports, concept cards, the page of a graph and that of the server are made of the same parts."""
 
+import re
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
@@ -12,6 +13,7 @@ from concept_bank import bank as bank_by_hand
 from page_graphs import small
 
 import ierf
+from ierf.graph.picture.drawing import _STYLE
 from ierf.report.components import resource
 from ierf.report.concepts import save_concepts
 
@@ -106,12 +108,22 @@ def test_text_can_be_read_and_colours_told_apart_with_any_colour_vision(tabs: di
             assert np.linalg.norm(one - other) >= 20, (name, pair)
 
 
+def test_a_graphs_svg_has_the_colours_of_the_pages() -> None:
+    names = ("for", "against", "c0", "c1", "c2", "c3")
+    of = {
+        style: {name: re.findall(rf"--{name}:\s*(#\w+)", text) for name in names}
+        for style, text in (("svg", _STYLE), ("look", resource("look.css")))
+    }
+    assert of["svg"] == of["look"]
+    assert all(len(set(colours)) == 2 for colours in of["look"].values())
+
+
 def test_the_styles_have_one_source(pages: SimpleNamespace) -> None:
     shared = resource("look.css").strip()
     for path in (pages.concepts, pages.report):
         assert shared in path.read_text(encoding="utf-8")
     for name in ("report.css", "concepts.css"):
-        assert not {":root", "--paper:", ".bar {", ".crops", ".facts"} & set(resource(name).split())
+        assert not [part for part in (":root", "--paper:", ".bar {", ".crops {", ".facts {") if part in resource(name)]
 
 
 def _linear(colour: str) -> np.ndarray:

@@ -1,5 +1,6 @@
 """The HTML report: well-formed, self-contained, escaped, honest about how to make it again."""
 
+import os
 import re
 import shlex
 from base64 import b64decode
@@ -17,6 +18,7 @@ from ierf.report import Card, Prediction, card, save_index
 from ierf.report.files import write
 from ierf.report.names import distinct_stems
 from ierf.report.words import as_call, as_command, ledger_sentence, percent
+from ierf.store.files import write as write_to_store
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}
 NASTY = "<b>x</b>&\"'$title.png"
@@ -152,6 +154,19 @@ def test_percent(share: float, text: str) -> None:
 def test_reports_of_like_named_photographs_stay_apart() -> None:
     photos = [Path(p) for p in ("a/cat.jpg", "b/cat.png", "Cat.gif", "cat-2.jpg", "index.jpg", "dog.jpg")]
     assert list(distinct_stems(photos)) == ["cat", "cat-2", "Cat-3", "cat-2-2", "index-2", "dog"]
+
+
+def test_writing_follows_links_and_leaves_devices_alone(tmp_path: Path) -> None:
+    (tmp_path / "real").write_bytes(b"old")
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    os.mkfifo(tmp_path / "fifo")
+    for writer in (write, write_to_store):
+        with pytest.raises(ierf.IerfError, match="no regular file"):
+            writer(tmp_path / "fifo", b"new")
+        assert (tmp_path / "fifo").is_fifo()
+    write(tmp_path / "link", b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real").read_bytes() == b"new"
 
 
 def test_writing_replaces_whole_files_and_explains_failure(tmp_path: Path) -> None:

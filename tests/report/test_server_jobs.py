@@ -124,6 +124,16 @@ def test_what_a_stopped_job_changed_is_put_back() -> None:
     jobs.close()
 
 
+def test_gradients_are_on_again_where_a_context_ends_right_after_the_stop() -> None:
+    stop = Event()
+    with Interruptible(stop):
+        with torch.no_grad():
+            stop.set()
+        assert torch.is_grad_enabled()
+        with pytest.raises(Cancelled):
+            torch.ones(3)
+
+
 def test_failures_are_told_without_paths_and_may_be_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     jobs = Jobs(Limits())
 
@@ -195,7 +205,7 @@ def test_operations_are_counted_and_their_results_are_the_same() -> None:
         ("cannot read '/tmp/a/c.png': gone", "cannot read '…': gone"),
         (r"cannot read C:\Users\me\x.zarr, so", "cannot read …, so"),
         ("concept layer3.1/512 of 8 × 8, and/or none", "concept layer3.1/512 of 8 × 8, and/or none"),
-        ("at /work/x.\nIt is gone", "at …. It is gone"),
+        ("at /srv/x.\nIt is gone", "at …. It is gone"),
     ],
 )
 def test_no_absolute_path_leaves_the_machine(message: str, told: str) -> None:

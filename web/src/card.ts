@@ -115,6 +115,7 @@ function facts(store: Store, node: SceneNode, version: NodeJson): [string, strin
     ["of the flow", percent(version.influence)],
     [{ class: "probability", concept: "Σ |coefficient|", residual: "of the layer" }[node.kind],
       node.kind === "concept" ? version.activation.toPrecision(3) : percent(version.activation)],
+    ["of it at prefix tokens", version.prefix_share >= 0.01 ? percent(version.prefix_share) : null],
     ["largest coefficient", map ? signed(map.values.reduce((a, b) => (Math.abs(b) > Math.abs(a) ? b : a), 0)) : null],
     ["in all photographs", version.facts ? `in ${percent(version.facts.frequency)} of PFVs` : null],
     ["mean coefficient there", version.facts ? version.facts.strength.toPrecision(3) : null],

@@ -27,6 +27,7 @@ export interface NodeJson {
   activation: number;
   influence: number;
   shared: boolean;
+  prefix_share: number;
   map: Cells | null;
   ierf: Cells | null;
   /** Addresses. */

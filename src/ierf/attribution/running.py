@@ -40,6 +40,11 @@ def as_batch(model: VisionModel, x: Tensor) -> Float[Tensor, "N 3 H W"]:
         raise IerfError(
             f"expected a float tensor of pixels (N, C, H, W), got {got}; VisionModel.prepare makes one of a photograph"
         )
+    if not len(x):
+        raise IerfError("there are no pictures in this batch")
+    if not bool((finite := x.isfinite().flatten(1).all(1)).all()):
+        wrong = ", ".join(map(str, (~finite).nonzero()[:, 0].tolist()))
+        raise IerfError(f"pixels are NaN or infinite in sample {wrong}" if x.ndim > 3 else "pixels are NaN or infinite")
     if x.ndim > 3:
         return x
     kinds = {type(module) for module in model.net.modules()}

@@ -13,30 +13,27 @@ from torch import Tensor
 from ierf.attribution.recorded import RecordedPass
 from ierf.attribution.starts import LayerTarget, logit_weights, reading, relevance_map
 from ierf.attribution.targets import Channel, Direction, Latent, Target
-from ierf.errors import UnknownNameError
+from ierf.errors import IerfError, UnknownNameError
 from ierf.model import VisionModel
 from ierf.rules import SRDRules, as_relevance
 
 Head = Literal["clamped", "mean", "raw", "integrated"]
 HEADS: tuple[str, ...] = get_args(Head)
 STEPS = 16
-"""Of the head "integrated", from pixels that are all zero to the picture."""
 
 
 class SRDPass(RecordedPass):
     """One forward pass with sharing-ratio rules."""
 
-    def final_ratio(self, target: Target, head: Head) -> Tensor:
+    def final_ratio(self, target: Target, head: Head, steps: int = STEPS) -> Tensor:
         """`μ_i→c` at the encoder output (Eq. 5–6), (N, H, W).
 
         Φ_i^c = Σ_k α_k^c A_i^k with α the spatial mean of ∂y^c/∂A; of tokens, which a head may read one by one, it is
         ∂y^c/∂A_i itself. mean: minus the mean of Φ over all classes, which is Φ of the mean logit, so one gradient
         serves. clamped: the positive part of that. integrated: see `integrated_ratio`.
         """
-        if head not in HEADS:
-            raise UnknownNameError("choice for head", head, HEADS)
         if head == "integrated":
-            return self.integrated_ratio(target)
+            return self.integrated_ratio(target, steps)
         entry, logits = self.tape.nodes[self.encoder], self.logits
         weights = logit_weights(logits, target)
         if head != "raw" and logits.ndim == 2:
@@ -47,14 +44,15 @@ class SRDPass(RecordedPass):
         phi = as_relevance(gradient, self.pfvs(self.encoder), entry.axis)
         return phi.clamp_min(0) if head == "clamped" else phi
 
-    def integrated_ratio(self, target: Target) -> Tensor:
+    def integrated_ratio(self, target: Target, steps: int = STEPS) -> Tensor:
         """`μ_i→c = ∫₀¹ ⟨∂y^c/∂A_i, dA_i/dα⟩ dα` along the pictures `αx`, (N, H, W); by the trapezium rule.
 
         What each PFV of the encoder output adds to the logit on the way from zero to `x`: its conductance (Dhamdhere et
-        al., arXiv 1805.12233). Where every path passes the encoder output, it sums to `y^c(x) − y^c(0)`.
+        al., arXiv 1805.12233). Where every path passes the encoder output, its sum tends to `y^c(x) − y^c(0)` as
+        `steps` grow.
         """
         asked = logit_weights(self.logits, None).argmax(1).tolist() if target is None else target
-        points = ((run.slope(logit_weights(run.logits, asked)), run.pfvs(run.encoder)) for run in self._way())
+        points = ((run.slope(logit_weights(run.logits, asked)), run.pfvs(run.encoder)) for run in self._way(steps))
         axis = self.tape.nodes[self.encoder].axis
         return reduce(torch.add, (as_relevance((g + h) / 2, b - a, axis) for (g, a), (h, b) in pairwise(points)))
 
@@ -64,17 +62,21 @@ class SRDPass(RecordedPass):
             tensor = self.tape.nodes[self.encoder].tensor
             return torch.autograd.grad(self.logits, tensor, weights, retain_graph=True)[0]
 
-    def _way(self) -> Iterator[Self]:
-        """The passes on `αx`, α = 0, 1/STEPS, …, 1."""
+    def _way(self, steps: int) -> Iterator[Self]:
+        """The passes on `αx`, α = 0, 1/steps, …, 1."""
         assert self.tape_of is not None
-        for k in range(STEPS):
-            yield replace(self, tape=self.tape_of((k / STEPS * self.pfvs(0)).requires_grad_()))
+        for k in range(steps):
+            yield replace(self, tape=self.tape_of((k / steps * self.pfvs(0)).requires_grad_()))
         yield self
 
-    def start(self, target: Target, head: Head = "clamped") -> tuple[int, Tensor]:
+    def start(self, target: Target, head: Head = "clamped", steps: int = STEPS) -> tuple[int, Tensor]:
         """Where a target's relevance begins: a node, and the gradient there that carries the relevance."""
+        if head not in HEADS:
+            raise UnknownNameError("choice for head", head, HEADS)
+        if steps < 1:
+            raise IerfError(f"the integrated head needs a step, not {steps}")
         if not isinstance(target, LayerTarget):
-            return self.encoder, self.cotangent(self.encoder, self.final_ratio(target, head))
+            return self.encoder, self.cotangent(self.encoder, self.final_ratio(target, head, steps))
         node = self.layer(target.layer)
         pfvs = self.pfvs(node)
         if isinstance(target, Channel | Direction | Latent):
@@ -94,6 +96,7 @@ def srd(
     *,
     bias: Literal["norm", "uniform", "drop"] = "norm",
     head: Head = "clamped",
+    steps: int = STEPS,
     unknown: Literal["raise", "gradient"] = "raise",
     encoder: str | None = None,
 ) -> Float[Tensor, "N h w"]:
@@ -103,11 +106,12 @@ def srd(
         bias: who inherits a bias's relevance: inputs in proportion to their contribution's norm ("norm", conserves),
             equally ("uniform") or nobody ("drop": fastest, leaks).
         head: the final ratio of a class: "clamped" max(Φ − mean over classes, 0), "mean" Φ − mean, "raw" Φ;
-            "integrated" what each PFV of `encoder` adds to the logit on the way from zero pixels to `x`, in 16 more
-            passes: signed, and of use at a layer below the last.
+            "integrated" what each PFV of `encoder` adds to the logit on the way from zero pixels to `x`: signed, and of
+            use at a layer below the last.
+        steps: more passes of the integrated head; its sum approaches the logit's rise as they grow.
         unknown: an operation without a rule raises, or passes relevance by its plain "gradient".
         encoder: the layer to take as the encoder output; None finds it.
     """
     with SRDPass.of(model, x, SRDRules(bias, unknown), encoder) as run:
         node = run.at(resolution)
-        return run.on_grid(node, run.carry(*run.start(target, head), [node])[0].detach())
+        return run.on_grid(node, run.carry(*run.start(target, head, steps), [node])[0].detach())

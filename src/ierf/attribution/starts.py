@@ -50,8 +50,9 @@ def _gradient_of_function(logits: Tensor, function: LogitFunction) -> Tensor:
     with torch.enable_grad():
         point = logits.detach().requires_grad_()
         value = function(point)
-        if value.shape != point.shape[:1]:
-            raise IerfError(f"a target function must return one number per sample, (N,), not {tuple(value.shape)}")
+        if not isinstance(value, Tensor) or value.shape != point.shape[:1]:
+            got = tuple(value.shape) if isinstance(value, Tensor) else repr(value)
+            raise IerfError(f"a target function must return one number per sample, (N,), not {got}")
         return torch.autograd.grad(value.sum(), point)[0]
 
 

@@ -26,7 +26,7 @@ from ierf.store.files import read_json, write, write_json
 from ierf.store.reading_ahead import read_ahead
 from ierf.store.weights import weights_hash
 
-FORMAT, VERSION = "ierf-latent-index", 1
+FORMAT, VERSION = "ierf-latent-index", 2
 SETTINGS, STATE = "index.json", "index.safetensors"
 _READERS = 2
 
@@ -111,9 +111,7 @@ class LatentIndex:
         folder = Path(folder)
         if not (folder / SETTINGS).exists():
             raise IerfError(f"there is no index of latents in {str(folder)!r}; `ierf cafe` makes one")
-        settings = read_json(folder / SETTINGS)
-        if settings.get("format") != FORMAT or settings.get("version") != VERSION:
-            raise IerfError(f"{str(folder / SETTINGS)!r} is not that of an index of version {VERSION}")
+        settings = _settings_in(folder)
         state = _State.read(folder / STATE)
         layers = {
             (name, kind): IndexedLayer(name, kind, one, state.photographs, settings["prefix"][name])
@@ -304,11 +302,21 @@ class _State:
         return safetensors.torch.save(tensors, {"seen": str(self.seen), "photographs": str(self.photographs)})
 
 
+def _settings_in(folder: Path) -> dict[str, Any]:
+    """Raises `IerfError` for an index of another version."""
+    settings: dict[str, Any] = read_json(folder / SETTINGS)
+    if settings.get("format") != FORMAT or settings.get("version") != VERSION:
+        raise IerfError(
+            f"{str(folder / SETTINGS)!r} is not that of an index of version {VERSION}; write one to another folder"
+        )
+    return settings
+
+
 def _begun(folder: Path, settings: Mapping[str, Any]) -> _State | None:
     """What a run with the same settings has saved."""
     if not (folder / SETTINGS).exists() or not (folder / STATE).exists():
         return None
-    found = read_json(folder / SETTINGS)
+    found = _settings_in(folder)
     differing = [name for name in settings if found.get(name) != settings[name]]
     if differing:
         raise IerfError(

@@ -69,7 +69,8 @@ class Kept:
         values, bounds = peaks.values.cpu(), peaks.bounds.cpu()
         entering = (bounds > self.top[:, -1]) | (keys * (bounds > 0) > self.sample_keys[:, -1])
         samples, latents = entering.nonzero(as_tuple=True)
-        maps = peaks.maps(samples.to(values.device), latents.to(values.device)).cpu()
+        device = peaks.values.device
+        maps = peaks.maps(samples.to(device), latents.to(device)).cpu().float()
         more = _Table.of(latents, maps, images[samples], keys[samples, latents])
         return replace(
             self,

@@ -41,7 +41,9 @@ class LatentLayer:
                 "it belongs to another layer or model"
             )
         about = self.sae.about
-        if about.get("model", self.model.name) != self.model.name and about["weights"] != weights_hash(self.model.net):
+        if about.get("model", self.model.name) != self.model.name and about.get("weights") != weights_hash(
+            self.model.net
+        ):
             raise IerfError(
                 f"the autoencoder of {self.layer!r} was trained on {about['model']}, not on {self.model.name}; "
                 "load that model, or train another one with `ierf sae train`"

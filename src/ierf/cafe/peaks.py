@@ -1,4 +1,4 @@
-"""The largest activation of each latent in each photograph, without all others in memory."""
+"""The largest activation of each latent in each photograph; all others are computed for some of them only."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -93,8 +93,8 @@ def _maps(
     @torch.no_grad()
     def maps(samples: Int[Tensor, " A"], latents: Int[Tensor, " A"]) -> Float[Tensor, "A p"]:
         counts = torch.bincount(samples, minlength=len(x)).tolist()
-        asked = torch.split(encoder[latents], counts)
-        products = torch.cat([directions @ one.T for directions, one in zip(asked, x, strict=True)])
+        asked = torch.split(latents, counts)
+        products = torch.cat([encoder[some] @ one.T for some, one in zip(asked, x, strict=True)])
         return sae.activation(products.T + bias[latents], latents).T
 
     return maps

@@ -57,4 +57,4 @@ def attack(
 
 def _named(model: VisionModel, logits: torch.Tensor) -> str:
     chance, index = logits.double().softmax(0).max(0)
-    return f"{model.label(int(index))}, {float(chance):.1%}"
+    return f"{model.label(int(index))}, {100 * float(chance):.1f} %"

@@ -43,6 +43,9 @@ def collect(
     per_image: Annotated[
         int | None, typer.Option(metavar="N", help="PFVs of each image and layer; default: 1.")
     ] = None,
+    prefix_tokens: Annotated[
+        bool, typer.Option("--prefix-tokens", help="Keep class and register tokens beside the patches.")
+    ] = False,
     values: Annotated[
         str | None,
         one_of(
@@ -87,6 +90,7 @@ def collect(
     """
     settings = Settings.of(
         options=given(bias=bias, unknown=unknown),
+        prefix_tokens=prefix_tokens,
         ierf=ierf,
         **given(
             method=method,

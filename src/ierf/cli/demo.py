@@ -31,7 +31,7 @@ def demo(
 
         ierf demo
 
-        ierf demo --photo coffee --out /tmp/coffee
+        ierf demo --photo coffee --out coffee
     """
     explanation = explain(load(DEFAULT_MODEL), _unpacked(photo, out))
     report = explanation.save(out / "report.html")

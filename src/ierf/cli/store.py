@@ -34,7 +34,8 @@ def info(path: StorePath) -> None:
         say(f"images     {source.count} of {source.address or 'a list in memory'}")
     if opened.skipped:
         say(f"skipped    {len(opened.skipped)}: {', '.join(name for name, _ in opened.skipped[:5])}")
-    say(f"sampling   {sampling['kind']}, {sampling['per_image']} per image and layer, seed {sampling['seed']}")
+    tokens = " and the tokens in front of the patches" if sampling.get("prefix_tokens") else ""
+    say(f"sampling   {sampling['kind']}, {sampling['per_image']} per image and layer{tokens}, seed {sampling['seed']}")
     table = Table(box=box.SIMPLE_HEAD)
     table.add_column("layer")
     for heading in ("PFVs", "channels", "map", "values", "iERFs"):

@@ -15,7 +15,8 @@ from ierf.errors import IerfError
 from ierf.model import VisionModel
 from ierf.store import PFVStore
 from ierf.store.files import write
-from ierf.store.pictures import lit, part, window
+from ierf.store.pictures import covered, lit, part
+from ierf.store.positions import position_of
 
 SIDE = 96
 """Of a crop, in pixels."""
@@ -29,19 +30,18 @@ def crops(
 ) -> Iterator[tuple[int, Image.Image]]:
     """For each row the part of its photograph that its iERF covers: bright where it is positive, dim elsewhere.
 
-    Comes with the row's place in `rows`, in the order of the photographs, so that each is read once. With a model,
-    iERFs are computed anew at full resolution.
+    Of a token that is no patch it is the whole photograph, with the token's name. Comes with the row's place in `rows`,
+    in the order of the photographs, so that each is read once. With a model, iERFs are computed at full resolution.
     """
     stored = store.layer(layer)
-    grid = stored.plan.map[0], stored.plan.map[-1]
     order = np.argsort(rows, kind="stable")
     for places in np.split(order, range(_AT_ONCE, len(order), _AT_ONCE)):
         some = np.asarray(rows, dtype=np.int64)[places]
         ierfs = stored.ierfs[some] if model is None else (stored.ierf(int(row), model).numpy() for row in some)
         for place, ierf, image, at in zip(places, ierfs, stored.images[some], stored.positions[some], strict=True):
-            photo = store.view(int(image))
-            cell = (int(at[0]), int(at[1])) if len(at) == 2 else None
-            yield int(place), part(lit(photo, ierf), window(ierf, photo.size), side, cell, grid)
+            picture, position = lit(store.view(int(image)), ierf), position_of(at)
+            box = covered(picture, ierf, position, stored.plan.map)
+            yield int(place), part(picture, box, side, position, stored.plan.map)
 
 
 def write_pictures(folder: Path, layer: str, pictures: Iterable[tuple[int, Image.Image]]) -> None:

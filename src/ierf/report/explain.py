@@ -128,7 +128,7 @@ def _by_rules(
     **rules: Any,
 ) -> tuple[Tensor, Maps, list[PFVField], Ledger]:
     """One forward pass; per class one backward pass that stops at all resolutions (SRD: and one through the head)."""
-    of_class = {} if head is None else {"head": head}
+    of_class: dict[str, Any] = {} if head is None else {"head": head}
     with relevance_pass(model, x, method, rules, encoder, Backward(metered=True, many=True)) as run:
         logits = _only(run.logits)
         stops = _stops(run, resolutions)

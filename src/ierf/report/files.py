@@ -9,13 +9,16 @@ from ierf.errors import IerfError
 
 
 def write(path: Path, content: bytes) -> None:
-    """Put `content` at `path`, all of it or nothing, over what was there; missing folders are made.
+    """Put `content` at `path`, all of it or nothing, over what was there; missing folders are made, links are followed.
 
-    Raises `IerfError` that names the file and the reason: no permission, no space, a folder in the way.
+    Raises `IerfError` that names the file and the reason: no permission, no space, a folder or a device in the way.
     """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _replace(path, content)
+        target = path.resolve()
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if target.exists() and not target.is_file():
+            raise IerfError(f"cannot write {str(path)!r}: it is {'a folder' if target.is_dir() else 'no regular file'}")
+        _replace(target, content)
     except OSError as error:
         raise IerfError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
 

@@ -194,7 +194,7 @@ def _item(card: LatentCard, addresses: Sequence[str]) -> str:
     titles = [*(f"active: {alt}" for alt in card.alts), *(f"driven by: {alt}" for alt in card.alts)]
     known = {
         "in all photographs": f"in {_percent(card.frequency)}",
-        "entropy of the activation": f"{card.entropy:.2f}",
+        **({"entropy of the activation": f"{card.entropy:.2f}"} if card.kind == "patch" else {}),
         "evidence": f"{card.displacement:.2f} of the diagonal from the peak, {_percent(card.outside)} outside it",
     }
     pictures = components.crops(addresses, titles, max(len(card.pairs), 1))
@@ -210,9 +210,9 @@ def _page(index: LatentIndex, sections: Mapping[str, str], order: Order) -> str:
         for name, key in (("non-locality", "nonlocality"), ("frequency", "frequency"), ("selectivity", "selectivity"))
     )
     intro = f"""Each card is a latent of a sparse autoencoder, over {index.photographs} photographs. Upper row: the
-photographs that activate it most, bright where it is active, the strongest patch framed. Lower row: bright where the
-pixels are that drive that activation (its iERF). Bars are the predicted classes in whose photographs the latent is
-active. Chosen by {escape(order)}."""
+photographs that activate it most, bright where it is active, the strongest patch framed (a class token has no place).
+Lower row: bright where the pixels are that drive that activation (its iERF). Bars are the predicted classes in whose
+photographs the latent is active. Chosen by {escape(order)}."""
     tools = f'<label>Sort by <select id="sort">{sorting}</select></label>'
     return components.tabbed("Latents", str(index.settings["model"]), intro, sections, tools, ["latents.js"])
 

@@ -19,6 +19,7 @@ from ierf.errors import IerfError
 from ierf.model import VisionModel
 from ierf.store.clock import Clock
 from ierf.store.plan import LayerPlan, Settings
+from ierf.store.positions import stored_positions
 from ierf.store.reduction import quantised, reduced, reduced_size
 from ierf.store.sampling import draw
 
@@ -36,6 +37,16 @@ class Site:
     pixels: int
     """The node at which iERFs end: the pixels, or the patches' first tokens."""
     pixels_grid: TokenGrid | None
+
+    @property
+    def prefix(self) -> int:
+        """PFVs in front of those that are sampled."""
+        return 0 if self.grid is None else self.grid.prefix
+
+    @property
+    def sampled(self) -> slice:
+        """Where PFVs are drawn from: everything, or the patches."""
+        return slice(self.prefix, self.prefix + prod(self.plan.map))
 
 
 @dataclass(frozen=True)
@@ -66,8 +77,12 @@ def sites(model: VisionModel, layers: Sequence[str], settings: Settings) -> list
     noise = torch.randn(1, 3, *model.preprocess.size, generator=torch.Generator().manual_seed(0))
     with _pass(model, noise, settings) as run:
         found = [_site(run, name, settings) for name in layers]
+        if settings.prefix_tokens and not any(site.prefix for site in found):
+            raise IerfError(
+                "none of these layers has tokens in front of its patches; leave prefix_tokens out (--prefix-tokens)"
+            )
         for site, relevance in zip(found, _relevances(run, found), strict=True):
-            if settings.sampling == "relevance" and site.grid is not None and not relevance.any():
+            if settings.sampling == "relevance" and site.grid is not None and not relevance[:, site.sampled].any():
                 raise IerfError(
                     f"no patch of {site.plan.name!r} has relevance, the logits depend on other tokens of it alone; "
                     "take an earlier layer, or sampling='uniform'"
@@ -131,20 +146,22 @@ def _site(run: RelevancePass, name: str, settings: Settings) -> Site:
     pixels_grid = run.grid(pixels)
     full = (pixels_grid.rows, pixels_grid.columns) if pixels_grid is not None else run.tape.nodes[0].map_shape
     size = reduced_size((full[0], full[1]), settings.resolution) if settings.ierf else None
+    prefix_rows = grid.prefix if settings.prefix_tokens and grid is not None else 0
     plan = LayerPlan(
         name,
         entry.tensor.shape[entry.axis],
         tuple(places),
         None if grid is None else grid.prefix,
         "pre-activation" if before else "output",
-        prod(places) if settings.sampling == "all" else settings.per_image,
+        prefix_rows + (prod(places) if settings.sampling == "all" else settings.per_image),
         ("patches" if patches else "pixels") if settings.ierf else None,
         size,
+        prefix_rows=prefix_rows,
     )
     return Site(plan, node, entry.parents[0] if before else node, grid, pixels, pixels_grid)
 
 
-def _relevances(run: RelevancePass, found: Sequence[Site]) -> list[Float[np.ndarray, "N places"]]:
+def _relevances(run: RelevancePass, found: Sequence[Site]) -> list[Float[np.ndarray, "N positions"]]:
     """The relevance of each PFV to the predicted class: `⟨a_i, g_i⟩` for SRD, `‖a_i ⊙ g_i‖₂` of tokens for AttnLRP."""
     gradients = run.back(*run.start(None), [site.node for site in found])
     maps = []
@@ -152,28 +169,30 @@ def _relevances(run: RelevancePass, found: Sequence[Site]) -> list[Float[np.ndar
         axis = run.tape.nodes[site.node].axis
         share = gradient * run.pfvs(site.node)
         relevance = share.sum(axis) if isinstance(run, SRDPass) else share.norm(dim=axis)
-        placed = relevance if site.grid is None else site.grid.to_map(relevance)
-        maps.append(placed.flatten(1).double().cpu().numpy())
+        maps.append(relevance.flatten(1).double().cpu().numpy())
     return maps
 
 
 def _taken(
-    site: Site, relevance: Float[np.ndarray, "N places"], names: Sequence[str], settings: Settings
+    site: Site, relevance: Float[np.ndarray, "N positions"], names: Sequence[str], settings: Settings
 ) -> Int[np.ndarray, "N P"]:
-    """The places that are kept of each image, row-major."""
-    places, count = relevance.shape[1], site.plan.rows_per_image
+    """The PFVs that are kept of each image, by their places in the map, row-major, or the sequence of tokens."""
+    known, before = relevance[:, site.sampled], np.tile(np.arange(site.plan.prefix_rows), (len(relevance), 1))
     if settings.sampling == "all":
-        return np.tile(np.arange(places), (len(relevance), 1))
-    weights = relevance if settings.sampling == "relevance" else np.ones_like(relevance)
-    keys = (f"{settings.seed}/{site.plan.name}/{name}" for name in names)
-    return np.stack([draw(of_image, count, key) for of_image, key in zip(weights, keys, strict=True)])
+        drawn = np.tile(np.arange(known.shape[1]), (len(known), 1))
+    else:
+        weights = known if settings.sampling == "relevance" else np.ones_like(known)
+        count = site.plan.rows_per_image - site.plan.prefix_rows
+        keys = (f"{settings.seed}/{site.plan.name}/{name}" for name in names)
+        drawn = np.stack([draw(of_image, count, key) for of_image, key in zip(weights, keys, strict=True)])
+    return np.concatenate([before, drawn + site.prefix], 1)
 
 
 def _sample(run: RelevancePass, site: Site, relevance: np.ndarray, taken: np.ndarray, ierfs: Reduced) -> Sample:
     values = _values(run, site, taken)
     return Sample(
         values,
-        _positions(site, taken),
+        stored_positions(taken, site.plan.map, site.prefix),
         np.take_along_axis(relevance, taken, 1).astype(np.float32),
         np.linalg.norm(values.astype(np.float64), axis=2).astype(np.float32),
         *ierfs,
@@ -182,18 +201,9 @@ def _sample(run: RelevancePass, site: Site, relevance: np.ndarray, taken: np.nda
 
 def _values(run: RelevancePass, site: Site, taken: Int[np.ndarray, "N P"]) -> Float[np.ndarray, "N P C"]:
     pfvs = run.tape.settle(site.source).detach().movedim(run.tape.nodes[site.node].axis, -1).flatten(1, -2)
-    index = _full(site, torch.from_numpy(taken).to(pfvs.device))
+    index = torch.from_numpy(taken).to(pfvs.device)
     kept: np.ndarray = pfvs.take_along_dim(index[..., None], 1).float().cpu().numpy()
     return kept
-
-
-def _positions(site: Site, taken: Int[np.ndarray, "N P"]) -> Int[np.ndarray, "N P axes"]:
-    return np.stack(np.unravel_index(taken, site.plan.map), -1).astype(np.int32)
-
-
-def _full(site: Site, taken: Int[Tensor, "N P"]) -> Int[Tensor, "N P"]:
-    """From places on the grid of patches to places in the sequence of tokens."""
-    return taken if site.grid is None else taken + site.grid.prefix
 
 
 def _ierfs(run: RelevancePass, found: Sequence[Site], taken: Sequence[Int[np.ndarray, "N P"]]) -> list[Reduced]:
@@ -207,7 +217,7 @@ def _ierfs(run: RelevancePass, found: Sequence[Site], taken: Sequence[Int[np.nda
 
 def _hot(run: RelevancePass, site: Site, taken: Int[np.ndarray, "N P"]) -> Float[Tensor, "N P *map"]:
     pfvs, entry = run.pfvs(site.node), run.tape.nodes[site.node]
-    index = _full(site, torch.from_numpy(taken).to(pfvs.device))
+    index = torch.from_numpy(taken).to(pfvs.device)
     hot = pfvs.new_zeros(*index.shape, entry.positions).scatter_(2, index[..., None], 1)
     return hot.view(*index.shape, *entry.map_shape)
 

@@ -17,6 +17,8 @@ def write(path: Path, content: bytes) -> None:
     What a killed writer leaves behind is called `<name>.part`, and the next writer of the same file replaces it.
     Raises `IerfError` that names the file and the reason: no permission, no space, a folder in the way.
     """
+    if path.exists() and not path.is_file():
+        raise IerfError(f"cannot write {str(path)!r}: it is {'a folder' if path.is_dir() else 'no regular file'}")
     part = path.with_name(f"{path.name}.part")
     with explained(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -54,10 +56,12 @@ def explained(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise IerfError(
-            f"cannot write {str(path)!r}: {error.strerror or error}; "
-            "finished blocks stay, and the same command goes on from there"
-        ) from error
+        way_out = (
+            "give the name of a folder"
+            if isinstance(error, FileExistsError | NotADirectoryError)
+            else "finished blocks stay, and the same command goes on from there"
+        )
+        raise IerfError(f"cannot write {str(path)!r}: {error.strerror or error}; {way_out}") from error
 
 
 def _sync_folder(folder: Path) -> None:

@@ -14,8 +14,9 @@ from ierf.attribution import effective_receptive_fields
 from ierf.errors import IerfError
 from ierf.model import VisionModel, as_vision_model
 from ierf.store.column import Column
-from ierf.store.pictures import lit, part, window
+from ierf.store.pictures import covered, everything, lit, part
 from ierf.store.plan import LayerPlan
+from ierf.store.positions import position_of
 from ierf.store.reduction import restored
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Exemplar:
     name: str
     """The photograph's, relative to its folder or file."""
     position: tuple[int, ...]
+    """(row, column) of a map or a patch, (index,) of a token: `ierf.effective_receptive_fields` takes it as it is."""
     label: int
     prediction: int
     relevance: float
@@ -109,7 +111,7 @@ class StoredLayer:
             row,
             image,
             self._store.name(image),
-            tuple(map(int, self.positions[row])),
+            position_of(self.positions[row]),
             int(self._store.labels[image]),
             int(self._store.predictions[image]),
             float(self.relevances[row]),
@@ -175,12 +177,12 @@ class StoredLayer:
     ) -> tuple[Image.Image, Image.Image]:
         """The photograph of a row, bright where its iERF is positive, the PFV's cell outlined; and the part it covers.
 
+        A token that is no patch has no cell: the photograph says which token it is, and both pictures show it all.
         With a model the iERF is computed anew at full resolution, else the kept one is enlarged.
         """
         values = self.ierfs[row] if model is None else self.ierf(row, model).numpy()
-        position = tuple(map(int, self.positions[row]))
-        cell = (position[0], position[1]) if len(position) == 2 else None
-        grid = self.plan.map[0], self.plan.map[-1]
+        position, cells = position_of(self.positions[row]), self.plan.map
         picture = lit(self._store.view(int(self.images[row])), values)
-        whole = 0.0, 0.0, float(picture.width), float(picture.height)
-        return part(picture, whole, side, cell, grid), part(picture, window(values, picture.size), side, cell, grid)
+        boxes = everything(picture), covered(picture, values, position, cells)
+        whole, some = (part(picture, box, side, position, cells) for box in boxes)
+        return whole, some

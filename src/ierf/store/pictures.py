@@ -6,6 +6,8 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
+from ierf.store.positions import token_name
+
 _DIM = 0.3
 """Brightness of a photograph where an iERF is nothing."""
 _SMOOTHING = 0.015
@@ -18,8 +20,13 @@ _LEAST = 0.25
 _GAP = 8
 _HEADING = 28
 
+_LEAST_FONT = 10
+_FONTS = 11
+"""Lines of text on a picture's side."""
+
 Box = tuple[float, float, float, float]
 """Left, top, right, bottom."""
+Position = tuple[int, ...]
 
 
 def lit(photo: Image.Image, ierf: Float[np.ndarray, "h w"]) -> Image.Image:
@@ -34,20 +41,35 @@ def lit(photo: Image.Image, ierf: Float[np.ndarray, "h w"]) -> Image.Image:
     return Image.fromarray(np.rint(np.asarray(photo) * (_DIM + (1 - _DIM) * strength)).astype(np.uint8))
 
 
-def part(picture: Image.Image, box: Box, side: int, cell: tuple[int, int] | None, grid: tuple[int, int]) -> Image.Image:
-    """A part of a picture, `side` pixels on its longer side, with a cell of the `grid` over the picture outlined."""
+def part(picture: Image.Image, box: Box, side: int, position: Position, cells: Position) -> Image.Image:
+    """A part of a picture, `side` pixels on its longer side, with the cell at `position` outlined.
+
+    The picture is divided into `cells`, (rows, columns). A token that is no patch has its name instead of a cell.
+    """
     left, top, right, bottom = box
     scale = side / max(right - left, bottom - top)
     size = max(1, round(scale * (right - left))), max(1, round(scale * (bottom - top)))
     enlarged = picture.resize(size, Image.Resampling.BICUBIC, box=box)
-    if cell is not None:
-        across, down = picture.width / grid[1], picture.height / grid[0]
-        x0, x1 = (round(scale * (column * across - left)) for column in (cell[1], cell[1] + 1))
-        y0, y1 = (round(scale * (row * down - top)) for row in (cell[0], cell[0] + 1))
-        draw = ImageDraw.Draw(enlarged)
+    draw = ImageDraw.Draw(enlarged)
+    if _is_token(position, cells):
+        font = ImageFont.load_default(max(_LEAST_FONT, side / _FONTS))
+        draw.text((2, size[1] - 2), token_name(position[0]), "white", font, "lb", stroke_width=1, stroke_fill="black")
+    elif len(position) == 2:
+        across, down = picture.width / cells[1], picture.height / cells[0]
+        x0, x1 = (round(scale * (column * across - left)) for column in (position[1], position[1] + 1))
+        y0, y1 = (round(scale * (row * down - top)) for row in (position[0], position[0] + 1))
         draw.rectangle((x0 - 1, y0 - 1, x1, y1), outline="black")
         draw.rectangle((x0, y0, max(x0, x1 - 1), max(y0, y1 - 1)), outline="white")
     return enlarged
+
+
+def covered(picture: Image.Image, ierf: Float[np.ndarray, "h w"], position: Position, cells: Position) -> Box:
+    """What to show of a PFV's picture: the part that its iERF covers, everything for a token that is no patch."""
+    return everything(picture) if _is_token(position, cells) else window(ierf, picture.size)
+
+
+def everything(picture: Image.Image) -> Box:
+    return 0.0, 0.0, float(picture.width), float(picture.height)
 
 
 def window(ierf: Float[np.ndarray, "h w"], size: tuple[int, int]) -> Box:
@@ -80,6 +102,11 @@ def contact_sheet(pairs: Sequence[tuple[str, Sequence[tuple[Image.Image, Image.I
             sheet.paste(whole, (left, top))
             sheet.paste(covered, (left, top + tile + 2))
     return sheet
+
+
+def _is_token(position: Position, cells: Position) -> bool:
+    """Whether rows and columns are known, and the position has none."""
+    return len(position) < len(cells)
 
 
 def _span(mass: Float[np.ndarray, " n"], side: int) -> tuple[float, float]:

@@ -8,7 +8,12 @@ from ierf.errors import IerfError, UnknownNameError
 from ierf.store.sampling import SAMPLINGS, Sampling
 
 FORMAT = "pfv-ierf-store"
-VERSION = 1
+VERSION = 2
+PLAIN = 1
+"""The version of stores without prefix tokens, which readers of version 1 know."""
+
+_OPTIONAL = ("shift", "prefix_rows")
+"""Of a layer's plan: left out where they say nothing."""
 
 Values = Literal["pre-activation", "output"]
 PFVType = Literal["float16", "float32"]
@@ -24,6 +29,7 @@ class Settings:
         options: of the method's rules.
         sampling: which PFVs of an image: by their "relevance" to the predicted class, "uniform" over positions, "all".
         per_image: how many of each image and layer.
+        prefix_tokens: whether to keep, beside them, the tokens in front of the patches (class token, registers).
         seed: of the draws, which depend on it, the image's name and the layer alone.
         values: "pre-activation" PFVs where a layer's last operation is an activation, or the layer's "output".
         ierf: whether to keep an iERF with each PFV.
@@ -38,6 +44,7 @@ class Settings:
     options: Mapping[str, Any] = field(default_factory=dict)
     sampling: Sampling = "relevance"
     per_image: int = 1
+    prefix_tokens: bool = False
     seed: int = 0
     values: Values = "pre-activation"
     ierf: bool = True
@@ -85,7 +92,7 @@ class LayerPlan:
     map: tuple[int, ...]
     """Size of the map, (rows, columns); (tokens,) where rows and columns are unknown."""
     prefix_tokens: int | None
-    """Tokens in front of the patches, which are not sampled; None if the layer is no sequence of tokens on a grid."""
+    """Tokens in front of the patches, which are never drawn; None if the layer is no sequence of tokens on a grid."""
     values: Values
     rows_per_image: int
     ierf: Literal["pixels", "patches"] | None
@@ -93,6 +100,8 @@ class LayerPlan:
     ierf_size: tuple[int, int] | None
     shift: str | None = None
     """SHA-256 of the bytes of μ_BN; None where the layer has none, or in stores that do not keep it."""
+    prefix_rows: int = 0
+    """The first so many rows of each image are its prefix tokens, in order; 0 where they are not kept."""
 
 
 @dataclass(frozen=True)
@@ -139,8 +148,9 @@ class Plan:
         raise UnknownNameError("layer in the store", name, [layer.name for layer in self.layers])
 
     def to_json(self) -> dict[str, Any]:
-        content = {"format": FORMAT, "version": VERSION, **asdict(self)}
-        layers = [{k: v for k, v in layer.items() if k != "shift" or v is not None} for layer in content["layers"]]
+        version = VERSION if any(layer.prefix_rows for layer in self.layers) else PLAIN
+        content = {"format": FORMAT, "version": version, **asdict(self)}
+        layers = [{k: v for k, v in layer.items() if k not in _OPTIONAL or v} for layer in content["layers"]]
         return {**content, "layers": layers}
 
     @classmethod
@@ -148,9 +158,9 @@ class Plan:
         """Raises `IerfError` for what is not a store, or one of another version."""
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise IerfError(f"{where!r} is not a PFV–iERF store")
-        if content.get("version") != VERSION:
+        if content.get("version") not in (PLAIN, VERSION):
             raise IerfError(
-                f"{where!r} has version {content.get('version')} of the format, this ierf reads {VERSION}; "
+                f"{where!r} has version {content.get('version')} of the format, this ierf reads {PLAIN} and {VERSION}; "
                 "collect it anew"
             )
         known = {f.name: content[f.name] for f in fields(cls)}

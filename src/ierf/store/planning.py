@@ -44,7 +44,7 @@ def planned(model: VisionModel, source: Images, found: Sequence[Site], settings:
         model=_identity(model),
         method=method_of(model, settings),
         options=dict(settings.options),
-        sampling={"kind": settings.sampling, "per_image": settings.per_image, "seed": settings.seed},
+        sampling=_sampling(settings),
         pfv_type=settings.pfv_type,
         compute={"device": model.device.type, "type": settings.compute},
         batch=settings.batch,
@@ -116,6 +116,12 @@ def _differences(there: Plan, wanted: Plan) -> Iterator[str]:
         for plan in (there, wanted)
     )
     return differences(_as_json(one.to_json()), _as_json(other.to_json()))
+
+
+def _sampling(settings: Settings) -> dict[str, Any]:
+    """As the manifest has it; stores from before prefix tokens were kept say nothing of them."""
+    kept = {"prefix_tokens": True} if settings.prefix_tokens else {}
+    return {"kind": settings.sampling, "per_image": settings.per_image, "seed": settings.seed, **kept}
 
 
 def _identity(model: VisionModel) -> dict[str, Any]:

@@ -32,8 +32,8 @@ def concept_stability(
     """Measure -> its value for each two seeds: concepts are matched one to one, so that the cosines sum to the most.
 
     All seeds get the same PFVs. The first of the `seeds` is that of the settings, so that a run of
-    `ierf.experiments.extractors` into the same `out` has done a part of the work. `concept-stability.jsonl` keeps what
-    is finished.
+    `ierf.experiments.concepts.extractors` into the same `out` has done a part of the work. `concept-stability.jsonl`
+    keeps what is finished.
     """
     settings, names = settings or FitSettings(), list(layers or store.layers)
     if seeds < 2:

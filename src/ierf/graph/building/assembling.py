@@ -29,6 +29,7 @@ def layer_nodes(means: Mapping[str, LayerMeans], choices: Mapping[str, Choice]) 
     """The chosen concepts and the residual of each layer, from the classes down."""
     for layer in reversed(tuple(choices)):
         here = means[layer]
+        prefix_shares = here.prefix_strengths / here.strengths.where(here.strengths > 0, 1)
         for q in choices[layer].all:
             yield Node(
                 layer,
@@ -38,6 +39,7 @@ def layer_nodes(means: Mapping[str, LayerMeans], choices: Mapping[str, Choice]) 
                 tuple(here.importance[:, q].tolist()),
                 float(here.strengths[q]),
                 shared=q in choices[layer].shared,
+                prefix_share=float(prefix_shares[q]),
             )
         residual = tuple(here.residual.tolist())
         yield Node(layer, "residual", RESIDUAL, "residual", residual, here.residual_share)

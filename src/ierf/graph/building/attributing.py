@@ -8,11 +8,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ierf.errors import IerfError
 from ierf.graph.building.progress import Progress
 from ierf.graph.building.residual import residual_values
 from ierf.graph.building.taking import Taken, values_of
 from ierf.graph.influence.attributions import Attribution, Question
 from ierf.graph.influence.attributions.integrated_gradients import integrated_gradients
+from ierf.graph.influence.attributions.without_scale import WithoutScaleError
 from ierf.graph.influence.scores import Alignment, Logits, Score
 from ierf.model import Section, VisionModel
 
@@ -80,5 +82,12 @@ class Attributing:
 
     def _attributed(self, source: Taken, target: str | None, score: Score) -> Attributed:
         question = Question(self.section(source.concepts.name, target), score)
-        found = integrated_gradients(source.made, question, steps=self.steps, most_steps=MOST_STEPS)
+        try:
+            found = integrated_gradients(source.made, question, steps=self.steps, most_steps=MOST_STEPS)
+        except WithoutScaleError:
+            raise IerfError(
+                f"edges from {source.concepts.name} to {target} have no value: no bias lies between them and the "
+                "bank has no shift there, so that scores do not depend on how much of the concepts is there; take "
+                "layers with a bias between them"
+            ) from None
         return Attributed(found, residual_values(question.values(source.pfvs[None])[0], found.end))

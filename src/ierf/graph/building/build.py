@@ -70,6 +70,8 @@ def build(
     """
     vision_model = as_vision_model(model)
     names = tuple(layers or bank.layers)
+    if not set(bank.layers) <= set(vision_model.layers):
+        bank.check_model(vision_model)
     source = open_photographs(vision_model, photographs)
     with evaluating(vision_model.net):
         indices = _classes(vision_model, source.x(0), classes)
@@ -113,6 +115,7 @@ def build(
             "seed": seed,
             "extractor": bank.plan.extractor,
             "lam": {layer: bank.layer(layer).lam for layer in names},
+            "patches_only": _patches_only(bank, names),
         },
         view=source.view,
     ).pruned(keep)
@@ -144,9 +147,17 @@ def _classes(model: VisionModel, x: Tensor, classes: Sequence[str | int] | None)
         logits = model(x)[0]
     if classes is None:
         return tuple(logits.topk(min(2, len(logits))).indices.tolist())
+    if isinstance(classes, str):
+        return (model.class_index(classes, len(logits)),)
     if not classes:
         raise IerfError("a graph needs a class to lead to; classes=None takes the two most probable")
     return tuple(dict.fromkeys(model.class_index(c, len(logits)) for c in classes))
+
+
+def _patches_only(bank: "ConceptBank", layers: Sequence[str]) -> bool:
+    """Whether there are tokens in front of patches, and concepts were found without them."""
+    there = any(bank.layer(layer).prefix_tokens for layer in layers)
+    return there and not bank.plan.store.sampling.get("prefix_tokens", False)
 
 
 def _with(choice: Choice, more: Sequence[int], bank: "ConceptBank", layer: str) -> Choice:

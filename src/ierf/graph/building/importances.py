@@ -24,6 +24,7 @@ class LayerMeans:
     logits: Float[Tensor, " T"]
     """With X̂ in the place of X."""
     strengths: Float[Tensor, " K"]
+    prefix_strengths: Float[Tensor, " K"]
     active: float
     l0: float
     residual_share: float
@@ -66,7 +67,7 @@ def importances(work: Attributing, photographs: Iterable[Photograph]) -> Importa
 
 def _of_photograph(work: Attributing, x: Float[Tensor, "1 3 H W"], layers: Layers) -> Importances:
     with torch.no_grad():
-        logits = work.model(x)[0].double().cpu()
+        logits = work.model(x)[0].cpu().double()
     found = {}
     for layer, taken in layers.items():
         work.progress.begin(f"concepts of {layer}")
@@ -81,6 +82,7 @@ def _of_layer(work: Attributing, taken: Taken) -> LayerMeans:
         residual=found.residual.cpu(),
         logits=found.concepts.end.cpu(),
         strengths=taken.strengths.cpu(),
+        prefix_strengths=taken.prefix_strengths.cpu(),
         active=float(len(taken.made.active)),
         l0=taken.l0,
         residual_share=taken.residual_share,

@@ -27,6 +27,6 @@ def p_values(
     `sensitivity` is `h_qt = Σ_p u_pq ∫ ∂S_t/∂X̂_p dα`, so `value = ⟨h_qt, v_q⟩`: the null puts another concept of the
     same norm in the place of `v_q`, with the same coefficients at the same positions, and leaves the path as it is.
     """
-    drawn = (sensitivity @ random.T).abs() * norms[:, None, None]
+    drawn = (sensitivity @ random.to(sensitivity).T).abs() * norms.to(sensitivity)[:, None, None]
     reached: Int[Tensor, "Q T"] = (drawn >= values.abs()[..., None]).sum(-1)
     return (1 + reached) / (1 + len(random))

@@ -42,6 +42,11 @@ class Taken:
         """`Σ_p |u_pk|`."""
         return self.made.spread(self.made.codes.abs().sum(0))
 
+    @property
+    def prefix_strengths(self) -> Float[Tensor, " K"]:
+        """The part of `strengths` that lies at tokens in front of the patches."""
+        return self.made.spread(self.made.codes[: self.concepts.prefix_tokens or 0].abs().sum(0))
+
     def columns(self, concepts: Int[Tensor, " Q"]) -> Float[Tensor, "P Q"]:
         """The coefficients of some concepts at all positions; 0 for those that are not active."""
         places = self.made.active[:, None] == concepts.to(self.made.active.device)

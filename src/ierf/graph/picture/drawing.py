@@ -7,7 +7,7 @@ from PIL import Image
 
 from ierf.graph.picture.layout import CARD, Layout, lay_out
 from ierf.graph.picture.thumbnails import located, mosaic, uri
-from ierf.graph.picture.words import percent
+from ierf.graph.picture.words import off_the_map, percent
 from ierf.graph.structure.concept_graph import ConceptGraph
 from ierf.graph.structure.edge import SIGNIFICANT, Edge
 from ierf.graph.structure.node import LOGITS, Node
@@ -74,7 +74,10 @@ def _cards(graph: ConceptGraph, where: Layout) -> Iterator[str]:
     for node in graph.nodes:
         x, y = where.corners[node.id]
         inside = {"class": _class, "concept": _concept, "residual": _residual}[node.kind](graph, node)
-        flow = f"<title>{escape(node.id)}: {escape(percent(node.influence))} of the flow</title>"
+        said = f"{node.id}: {percent(node.influence)} of the flow"
+        if beside := off_the_map(node):
+            said += f"; {beside}: at the class token or registers, which no map shows"
+        flow = f"<title>{escape(said)}</title>"
         yield (
             f'<g class="card {node.kind}" transform="translate({x:g} {y:g})">{flow}'
             f'<rect width="{CARD[0]}" height="{CARD[1]}" rx="8"/>{inside}</g>'
@@ -127,7 +130,10 @@ def _footer(graph: ConceptGraph, node: Node, label: str) -> str:
             f'y="{81 + c * step:g}" width="{length:g}" height="{step - 2:g}"/>'
         )
     axis = f'<path class="axis" d="M{middle:g} 80V100"/>'
-    return f'<text class="soft" x="{_INSET}" y="94">{escape(label)}</text>{"".join(bars)}{axis}'
+    beside = off_the_map(node)
+    below = f'<text class="soft small" x="{_INSET}" y="100">{escape(beside)}</text>' if beside else ""
+    name = f'<text class="soft" x="{_INSET}" y="{89 if beside else 94}">{escape(label)}</text>'
+    return "".join((name, below, *bars, axis))
 
 
 _STYLE = """
@@ -136,6 +142,7 @@ _STYLE = """
 @media(prefers-color-scheme:dark){.icg{--paper:#14171a;--ink:#e8eaec;--soft:#9aa4ae;--line:#3a424a;--card:#1d2226;
 --for:#ff922b;--against:#4dabf7;--c0:#b197fc;--c1:#69db7c;--c2:#ffd43b;--c3:#faa2c1}}
 .icg .paper{fill:var(--paper)}.icg text{fill:var(--ink)}.icg .soft{fill:var(--soft);font-size:11px}
+.icg .small{font-size:9px}
 .icg .layer{font:600 13px ui-monospace,Menlo,Consolas,monospace}.icg .name{font-weight:600;text-anchor:middle}
 .icg .middle{text-anchor:middle}.icg .card>rect:first-of-type{fill:var(--card);stroke:var(--line)}
 .icg .residual>rect:first-of-type{stroke-dasharray:4 3;fill:var(--paper)}

@@ -2,6 +2,9 @@
 
 from ierf.graph.structure.concept_graph import ConceptGraph
 from ierf.graph.structure.edge import SIGNIFICANT
+from ierf.graph.structure.node import Node
+
+_LEAST_SHARE = 0.01
 
 
 def percent(share: float) -> str:
@@ -9,6 +12,11 @@ def percent(share: float) -> str:
     if 0 < share < 0.001:
         return "< 0.1 %"
     return f"{100 * share:.0f} %" if share >= 0.0095 or not share else f"{100 * share:.1f} %"
+
+
+def off_the_map(node: Node) -> str:
+    """ "83 % prefix tokens": how much of a node no map can show; empty where that is less than 1 %."""
+    return f"{percent(node.prefix_share)} prefix tokens" if node.prefix_share >= _LEAST_SHARE else ""
 
 
 def left_out(graph: ConceptGraph) -> list[str]:
@@ -39,6 +47,11 @@ def left_out(graph: ConceptGraph) -> list[str]:
         said.append(
             f"Of the edges between two layers only the strongest, which carry {percent(keep)} of the flow there, are "
             "in this file; a graph that is built with keep=1 has all."
+        )
+    if graph.settings.get("patches_only", False):
+        said.append(
+            "Concepts were found in patches alone and may fit the class token badly; with `ierf collect "
+            "--prefix-tokens` they are found in it too."
         )
     tested = [edge for edge in graph.edges if edge.p_value is not None]
     if tested:

@@ -1,6 +1,6 @@
 """A small signed map that is equal to itself after it was saved: rows and columns of bytes with one scale."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -16,7 +16,7 @@ class Cells:
     rows: int
     columns: int
     scale: float
-    content: bytes
+    content: bytes = field(repr=False)
 
     @classmethod
     def of(cls, values: Float[Tensor, "h w"], side: int | None = None) -> "Cells":

@@ -46,6 +46,11 @@ class ConceptGraph:
     view: bytes = b""
     """The photograph as the network sees it, a PNG file; empty for many photographs."""
 
+    def __repr__(self) -> str:
+        classes = ", ".join(node.label for node in self.classes)
+        layers = ", ".join(self.layers)
+        return f"ConceptGraph({self.photo}: {classes}; {len(self.nodes)} nodes and {len(self.edges)} edges of {layers})"
+
     @classmethod
     def build(
         cls,

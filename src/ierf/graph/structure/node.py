@@ -40,6 +40,9 @@ class Node:
     """PNG files: the parts of photographs whose PFVs point most nearly where the concept points."""
     facts: ConceptFacts | None = None
     """What the bank knows of the concept; None for other nodes and without pictures."""
+    prefix_share: float = 0.0
+    """The part of a concept's `activation` at tokens in front of the patches (class token, registers), which its map
+    does not show."""
 
     @property
     def id(self) -> str:

@@ -1,4 +1,4 @@
-"""Two concept graphs of one bank side by side: what appeared, vanished, grew, shrank."""
+"""Two concept graphs of one bank side by side: what appeared, vanished, grew, shrank, turned its sign."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -9,7 +9,8 @@ from ierf.graph.structure.concept_graph import ConceptGraph
 from ierf.graph.structure.edge import Edge
 from ierf.graph.structure.node import Node
 
-Status = Literal["appeared", "vanished", "grew", "shrank"]
+Status = Literal["appeared", "vanished", "grew", "shrank", "turned"]
+"""Growing and shrinking are of the size; what had one sign and has the other has turned."""
 Item = TypeVar("Item")
 
 LEAST = 0.05
@@ -96,6 +97,8 @@ def _status(old: object, new: object, x: float, y: float) -> Status:
         return "appeared"
     if new is None:
         return "vanished"
+    if x * y < 0:
+        return "turned"
     return "grew" if abs(y) > abs(x) else "shrank"
 
 

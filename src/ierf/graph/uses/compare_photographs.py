@@ -82,7 +82,7 @@ def _said(model: VisionModel, before: ImageLike, after: ImageLike) -> list[int]:
 
 def _most_probable(graph: ConceptGraph) -> str:
     node = max(graph.classes, key=lambda node: node.activation)
-    return f"{node.label} {node.activation:.1%}"
+    return f"{node.label} {100 * node.activation:.1f} %"
 
 
 def findings(comparison: Comparison) -> list[Finding]:

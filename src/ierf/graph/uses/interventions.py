@@ -55,7 +55,7 @@ def intervene(
     model: VisionModel | nn.Module,
     bank: "ConceptBank",
     x: Float[Tensor, "N 3 H W"],
-    delete: Sequence[str] = (),
+    delete: str | Sequence[str] = (),
     insert: Mapping[str, float] | None = None,
 ) -> Intervention:
     """Run on with concepts changed: `x_p − Σ_q u_pq v_q` for those to `delete`, `x_p + c v_q` for those to `insert`.
@@ -65,6 +65,7 @@ def intervene(
     Raises `IerfError` for a name that is no concept's.
     """
     vision_model, added = as_vision_model(model), dict(insert or {})
+    delete = (delete,) if isinstance(delete, str) else tuple(delete)
     names: dict[str, tuple[list[int], dict[int, float]]] = {}
     for name in delete:
         layer, index = _concept(bank, name)
@@ -76,7 +77,7 @@ def intervene(
     with torch.no_grad(), evaluating(vision_model.net):
         before = vision_model(x)
         after = patched(vision_model, x, edits, values_of(bank)) if edits else before
-    return Intervention(tuple(delete), added, before.cpu(), after.cpu())
+    return Intervention(delete, added, before.cpu(), after.cpu())
 
 
 def claims(graph: ConceptGraph, intervention: Intervention) -> list[Claim]:

@@ -29,12 +29,16 @@ def _examples(name: str) -> str:
 
 
 def find(text: str, source: str | None = None) -> list[str]:
-    """Addresses that contain `text`, as `load` takes them; sources whose package is missing have none."""
+    """Addresses that contain `text`, as `load` takes them.
+
+    Of all sources, those whose package cannot be used have none; if it is the one that is asked for, its `IerfError`
+    is raised.
+    """
     return [
         f"{name}:{model}"
         for name in SOURCES
         if source in (None, name)
-        for model in _names(name)
+        for model in (_names(name) if source is None else SOURCES[name].names())
         if text.casefold() in f"{name}:{model}".casefold()
     ]
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from threading import Event
 from typing import Any
 
+import torch
 from torch.overrides import TorchFunctionMode
 
 
@@ -14,7 +15,8 @@ class Cancelled(BaseException):
 class Interruptible(TorchFunctionMode):
     """Inside this context every operation on tensors is counted, and the next one after `stop` raises `Cancelled`.
 
-    It is raised once: operations after it are those that put things back, such as the end of `torch.no_grad`.
+    It is raised once, and never in the place of switching gradients on or off: contexts such as `torch.no_grad`
+    end by an operation as well, and what they have changed has to be put back.
     """
 
     def __init__(self, stop: Event) -> None:
@@ -26,7 +28,7 @@ class Interruptible(TorchFunctionMode):
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        if not self._raised:
+        if not self._raised and func is not torch._C._set_grad_enabled:
             self.check()
         self.operations += 1
         return func(*args, **(kwargs or {}))

@@ -17,7 +17,7 @@ def gradients(
         alphas, some = both.unbind(1)
         points = x.at(alphas).requires_grad_()
         with torch.enable_grad():
-            scores = some @ question(points)
+            scores = (some @ question(points)).unbind()
         for i, t in enumerate(targets):
             total[i] += torch.autograd.grad(scores[t], points, retain_graph=True)[0].sum(0)
     return total

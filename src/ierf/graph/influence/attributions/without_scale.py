@@ -14,6 +14,10 @@ _FLAT = 1e-3
 _SAME = 1e-3
 
 
+class WithoutScaleError(IerfError):
+    """There is no such integral."""
+
+
 def check_scale(x: Reconstruction, question: Question, ends: tuple[Float[Tensor, " T"], Float[Tensor, " T"]]) -> None:
     """Refuse scores with `S(α X̂) = S(X̂)` for all α > 0: `∂S/∂X̂ (α X̂) = ∂S/∂X̂ (X̂) / α`, and `∫ dα / α` diverges at 0.
 
@@ -23,14 +27,14 @@ def check_scale(x: Reconstruction, question: Question, ends: tuple[Float[Tensor,
     if bool(x.shift.any()):
         return
     start, end = ends
-    flat = ((end - start).abs() <= _FLAT * end.abs()).nonzero()[:, 0].tolist()
+    flat = (((end - start).abs() <= _FLAT * end.abs()) & (end != 0)).nonzero()[:, 0].tolist()
     if not flat:
         return
     once = torch.ones(1)
     half, full = (gradients(x, question, alpha * once, once, flat).flatten(1) for alpha in (0.5, 1.0))
     length = full.norm(dim=1)
     if bool(((length > 0) & ((half - 2 * full).norm(dim=1) <= _SAME * length)).any()):
-        raise IerfError(
+        raise WithoutScaleError(
             "these scores do not depend on how much of the concepts is there, as no bias lies between the layers and "
             "there is no shift, so that integrated gradients and DeepLIFT have no value; give source_shift, "
             "such as the mean PFV, or take method='gradient_x_input', which keeps their order"
