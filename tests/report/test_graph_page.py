@@ -395,8 +395,8 @@ def test_two_photographs_share_one_layout(tmp_path: Path, look: Callable[..., Op
     assert seen.tab.locator(".photo canvas").count() == 2
     assert seen.tab.locator("figcaption").all_inner_texts() == ["cat.png", "attacked.png"]
     assert {" ".join(each.split()) for each in seen.tab.locator(".findings li").all_inner_texts()} == {
-        "b/1 → logits/3 grew: +0.20 → +0.40",
-        "a/5 → b/0 vanished: -0.10 → +0.00",
+        "b/1 → tabby grew: +0.20 → +0.40",
+        "a/5 → b/0 vanished: −0.10 → +0.00",
     }
     changed = seen.tab.locator(".edges .edge")
     assert changed.count() == 2

@@ -67,9 +67,9 @@ def save_comparison(comparison: Comparison, path: Path, keep: float = 0.8, singl
 
 
 def sentence(change: Change[Node] | Change[Edge], classes: Mapping[str, str]) -> str:
-    """ "tabby → layer3.1/7 grew: −0.03 → 1.20"; `classes` are names of class nodes by their ids."""
+    """ "tabby → layer3.1/7 turned: −0.03 → +1.20"; `classes` are names of class nodes by their ids."""
     name = " → ".join(classes.get(part, part) for part in change.name.split(" → "))
-    before, after = (f"{value:.2f}".replace("-", "−") for value in (change.before, change.after))
+    before, after = (f"{value:+.2f}".replace("-", "−") for value in (change.before, change.after))
     return f"{name} {change.status}: {before} → {after}"
 
 
