@@ -5,6 +5,8 @@
 Pictures go to docs/images/.
 """
 
+import math
+
 import numpy as np
 import torch
 from gallery import IMAGES, Tile, save, sheet
@@ -13,7 +15,7 @@ from torch import Tensor
 
 import ierf
 from ierf.cafe import evidence, ierfs
-from ierf.experiments.truth.latents import LatentSettings, named_latents
+from ierf.experiments.truth.latents import LatentSettings, named_latents, patches_of_parts, share_on
 from ierf.report.pictures import cells, overlay
 from ierf.world import (
     CLASSES,
@@ -25,7 +27,6 @@ from ierf.world import (
     cue_mask,
     deciding_mask,
     other_mask,
-    part_masks,
     render,
 )
 
@@ -84,10 +85,9 @@ def latents() -> None:
 
 def share(map: Tensor, scene: Scene) -> str:
     """Of the positive part of a map of patches, what lies on patches of the deciding parts."""
-    covered = torch.from_numpy(part_masks(scene)[list(scene.deciding)]).float()
-    on = (torch.nn.functional.adaptive_avg_pool2d(covered, (map.shape[0], map.shape[1])) >= 0.25).any(0)
-    positive = map.detach().clamp_min(0)
-    return f"{float((positive * on).sum() / positive.sum()):.0%} on the parts" if positive.any() else "nowhere"
+    _, on = patches_of_parts(scene, (map.shape[0], map.shape[1]))
+    found = share_on(map.detach(), on[list(scene.deciding)])
+    return "nowhere" if math.isnan(found) else f"{found:.0%} on the parts"
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
+import ierf
 from ierf.cli import evaluate_truth, main
 from ierf.experiments.results import Results
 from ierf.model import VisionModel
@@ -23,12 +24,16 @@ def test_truth_writes_its_tables(tmp_path: Path) -> None:
     assert truth["tint share, clean"]["mean"] < 0.3 < 0.6 < truth["tint share, tinted"]["mean"]
 
 
+def not_json(name: str) -> None:
+    pytest.fail(f"{name} is not JSON")
+
+
 def test_several_networks_give_intervals_over_networks(tmp_path: Path) -> None:
     arguments = ["--levels", "local", "--methods", "gradient", "--limit", "3", "--also", "bundled:world-cnn-cue"]
     result = CliRunner().invoke(main, ["evaluate", "truth", *arguments, "--out", str(tmp_path)])
     assert result.exit_code == 0, result.stderr
     one, other, both = (
-        json.loads((tmp_path / f"truth-{name}.json").read_text())
+        json.loads((tmp_path / f"truth-{name}.json").read_text(), parse_constant=not_json)
         for name in ("local", "local-network-2", "local-networks")
     )
     means = [found["summary"]["gradient"]["on deciding parts"]["mean"] for found in (one, other)]
@@ -65,9 +70,51 @@ def test_levels_go_over_the_layers_that_the_network_has(tmp_path: Path, monkeypa
     assert (tmp_path / "truth-edges-blocks.1-blocks.2.csv").exists()
 
 
+def test_other_networks_are_for_local_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = []
+
+    def load(spec: str, device: str) -> VisionModel:
+        loaded.append(spec)
+        return ierf.load(spec, device)
+
+    results = Results("", {"tint share": ""}, {"scene-1": {"random": {"tint share": 1.0}}})
+    monkeypatch.setattr(evaluate_truth, "load", load)
+    monkeypatch.setattr(evaluate_truth, "run_cue", lambda *_, **__: results)
+    arguments = ["--levels", "cue", "--methods", "random", "--also", "bundled:world-vit", "--out", str(tmp_path)]
+    result = CliRunner().invoke(main, ["evaluate", "truth", *arguments])
+    assert result.exit_code == 0, result.stderr
+    assert loaded == ["bundled:world-cnn", "bundled:world-cnn-cue"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            [
+                "--levels",
+                "local",
+                "--methods",
+                "random",
+                "--limit",
+                "1",
+                "--also",
+                "bundled:world-vit,bundled:world-cnn",
+            ],
+            "name 'bundled:world-cnn' more than once",
+        ),
+        (
+            [
+                "--levels",
+                "local",
+                "--methods",
+                "random",
+                "--limit",
+                "1",
+                "--also",
+                "bundled:world-vit,bundled:world-vit",
+            ],
+            "name 'bundled:world-vit' more than once",
+        ),
         (["--levels", "locale"], "did you mean local"),
         (["--model", "bundled:resnet18-tiny", "--levels", "local"], "does not tell the classes of ierf.world"),
     ],

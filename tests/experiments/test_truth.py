@@ -1,5 +1,8 @@
 """Experiments against the truth of scenes: scores by hand, and explanations whose scores are known beforehand."""
 
+import json
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -8,6 +11,9 @@ from torch import Tensor, nn
 
 from ierf.errors import IerfError
 from ierf.experiments.methods import parse_methods
+from ierf.experiments.results import Results, as_values
+from ierf.experiments.truth import local
+from ierf.experiments.truth.between import truth_between
 from ierf.experiments.truth.concepts import (
     NONE,
     UNCLEAR,
@@ -18,8 +24,8 @@ from ierf.experiments.truth.concepts import (
     what_is_there,
 )
 from ierf.experiments.truth.cue import tint_share, tinted_scenes, truth_cue
-from ierf.experiments.truth.edges import area_under_curve, planted
-from ierf.experiments.truth.local import COLUMNS, scores, truth_local
+from ierf.experiments.truth.edges import area_under_curve, planted, truth_edges
+from ierf.experiments.truth.local import COLUMNS, over_networks, scores, truth_local
 from ierf.experiments.truth.scenes import TRUTH
 from ierf.model import Preprocess, VisionModel
 from ierf.world import CLASSES, PARTS, Scenes, Settings, compose, part_masks
@@ -80,6 +86,52 @@ def test_removal_agrees_where_every_pixel_counts_by_itself(model: VisionModel, t
     again = truth_local(model, parse_methods(["gradient_x_input", "random"]), tmp_path, scenes=60)
     assert again.values == found.values
     assert (tmp_path / "truth-local.jsonl").read_text() == journal
+
+
+def test_a_table_of_other_columns_is_not_gone_on_with(
+    model: VisionModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    methods = parse_methods(["random"])
+    with monkeypatch.context() as patch:
+        patch.setattr(local, "_measured", lambda *_: {"random": {"pointing": 1.0}})
+        patch.setattr(local, "COLUMNS", {"pointing": "higher"})
+        truth_local(model, methods, tmp_path, scenes=2)
+    with pytest.raises(IerfError, match=r'columns: \["pointing"\] there, \["pointing", "on deciding parts"'):
+        truth_local(model, methods, tmp_path, scenes=2)
+    monkeypatch.setattr(local, "TRUTH", "truth")
+    with pytest.raises(IerfError, match=r'apart: .*\["truth"\] here'):
+        truth_local(model, methods, tmp_path, scenes=2)
+
+
+@pytest.mark.parametrize(("run", "layers"), [(truth_edges, ("pick",)), (truth_between, ("pick", "head"))])
+def test_tables_of_edges_of_other_columns_are_not_gone_on_with(
+    run: Callable[..., Results],
+    layers: tuple[str, ...],
+    model: VisionModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = sys.modules[run.__module__]
+    monkeypatch.setattr(module, "vocabulary", lambda *_: None)
+    monkeypatch.setattr(module, "_measured", lambda *_: {"random": {"removal": 1.0}})
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "COLUMNS", {"removal": "higher"})
+        patch.setattr(module, "TAKEN_OUT", "taken out")
+        run(model, ["random"], *layers, tmp_path, scenes=20)
+    with pytest.raises(IerfError, match=r'apart: \["taken out"\] there.*columns: \["removal"\] there, \["edges, AUC"'):
+        run(model, ["random"], *layers, tmp_path, scenes=20)
+
+
+def test_what_no_scene_of_a_network_defines_is_null_over_networks() -> None:
+    undefined = as_values(dict.fromkeys(COLUMNS, torch.nan))
+    found = over_networks({"one": Results("", COLUMNS, {"scene-1": {"random": undefined | {"pointing": 1.0}}})})
+    written = json.loads(found.json(), parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert written["networks"] == {"one": {"random": undefined | {"pointing": 1.0}}}
+
+
+def test_a_nan_among_the_values_is_not_written() -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        Results("", {"pointing": "higher"}, {"scene-1": {"random": {"pointing": torch.nan}}}).json()
 
 
 def test_a_network_for_other_classes_is_refused(tmp_path: Path) -> None:

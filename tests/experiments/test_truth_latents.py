@@ -1,5 +1,6 @@
 """Latents against the truth: scores by hand, latents whose evidence is known beforehand, one run of the whole."""
 
+import importlib
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import ierf
 from ierf.cafe import LatentLayer
 from ierf.concepts.sae import SAE
 from ierf.errors import IerfError
+from ierf.experiments.truth import latents
 from ierf.experiments.truth.latents import (
     LatentSettings,
     Named,
@@ -20,9 +22,11 @@ from ierf.experiments.truth.latents import (
     stands_for,
     truth_latents,
 )
-from ierf.experiments.truth.scenes import TRUTH, Known, scene_inputs, shares_of_falls
+from ierf.experiments.truth.scenes import TRUTH, Known, as_mask, scene_inputs, shares_of_falls
 from ierf.model import Preprocess, VisionModel
 from ierf.world import CLASSES, PARTS, Scenes, part_masks, render
+
+SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
 
 class Sums(nn.Module):
@@ -112,6 +116,21 @@ def test_evidence_of_a_sum_is_what_its_parts_take_away(known_scene: Known) -> No
     covered = part_masks(scene)[list(scene.deciding), rows, columns].mean((1, 2)).max()
     assert found["gradient_x_input"]["on parts, counted"] == float(covered >= 0.25)
     assert set(found["gradient_x_input"]) == {f"{name}, counted" for name in ("on parts", "least part", "removal")}
+
+
+@pytest.mark.parametrize("at_least", [0.25, 0.7])
+def test_the_picture_says_what_the_table_says(
+    at_least: float, known_scene: Known, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("skimage")
+    monkeypatch.syspath_prepend(SCRIPTS)
+    monkeypatch.setattr(latents, "_ON", at_least)
+    script, scene = importlib.import_module("world_pictures"), known_scene.scene
+    map = torch.rand(8, 8, generator=torch.Generator().manual_seed(0)) - 0.3
+    covered = torch.nn.functional.adaptive_avg_pool2d(as_mask(part_masks(scene)).float(), (8, 8))
+    table = scores(map, covered, covered >= at_least, scene.deciding, torch.zeros(len(scene.parts)))
+    assert script.share(map, scene) == f"{table['on parts']:.0%} on the parts"
+    assert script.share(-map.abs(), scene) == "nowhere"
 
 
 def test_a_latent_of_a_part_is_read_on_that_part(known_scene: Known) -> None:

@@ -11,7 +11,7 @@ from ierf.cafe import METHODS as LATENT_METHODS
 from ierf.cli.evaluate import Folder, Seed, tracked
 from ierf.cli.evaluate_concepts import names_of, show_all
 from ierf.cli.options import Device
-from ierf.errors import UnknownNameError
+from ierf.errors import IerfError, UnknownNameError
 from ierf.experiments.concepts.fitted import parse_recipes
 from ierf.experiments.journal import Track
 from ierf.experiments.methods import GROUPS, Method, parse_methods
@@ -94,15 +94,20 @@ def truth(
     for name in wanted:
         if name not in LEVELS:
             raise UnknownNameError("level", name, LEVELS)
+    specs = [model, *(names_of(also) or ())]
+    twice = next((spec for spec in specs if specs.count(spec) > 1), None)
+    if twice is not None:
+        raise IerfError(f"--model and --also name {twice!r} more than once; each network counts once")
     rows, recipes = parse_methods(methods or ["all"]), parse_recipes(extractors or EXTRACTORS)
     network = load(model, device)
     there = dict(network.net.named_modules())
     names = names_of(layers) or [name for name in LAYERS if name in there]
-    others = {spec: load(spec, device) for spec in names_of(also) or ()}
     settings = ConceptSettings(concepts)
     check_out(out)
     runs: Mapping[str, Callable[[Track], dict[str, Results]]] = {
-        "local": lambda track: _local({model: network, **others}, rows, out, limit, track),
+        "local": lambda track: _local(
+            {model: network, **{spec: load(spec, device) for spec in specs[1:]}}, rows, out, limit, track
+        ),
         "cue": lambda track: {
             "cue": run_cue(
                 {"clean": network, "tinted": load(cued or CUE_MODELS.get(model, USUAL_CUE_MODEL), device)},

@@ -83,7 +83,7 @@ class Results:
     def json(self) -> str:
         """Settings, summary and every single value; NaN is null."""
         summary = {
-            row: {column: {**_finite(vars(cell)), "n": self._known(row, column)} for column, cell in cells.items()}
+            row: {column: {**as_values(vars(cell)), "n": self._known(row, column)} for column, cell in cells.items()}
             for row, cells in self.summary.items()
         }
         whole = {
@@ -93,7 +93,7 @@ class Results:
             "summary": summary,
             self.unit: self.values,
         }
-        return json.dumps(whole, indent=1, ensure_ascii=False) + "\n"
+        return json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
     def _known(self, row: str, column: str) -> int:
         return int((~self.of(row, column).isnan()).sum())
@@ -102,10 +102,6 @@ class Results:
 def _difference(found: Values, row: str, reference: str, column: str) -> float | None:
     one, other = (found.get(name, {}).get(column) for name in (row, reference))
     return None if one is None or other is None else one - other
-
-
-def _finite(numbers: Mapping[str, float]) -> dict[str, float | None]:
-    return {name: None if math.isnan(value) else value for name, value in numbers.items()}
 
 
 def as_values(scores: Mapping[str, float]) -> dict[str, float | None]:

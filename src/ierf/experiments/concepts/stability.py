@@ -62,7 +62,7 @@ def concept_stability(
         layer, recipe, one, other = units[unit]
         for name, value in found[""].items():
             rows = values[name].setdefault(f"seeds {one} and {other}", {})
-            rows.setdefault(recipe.text, {})[layer] = value
+            rows.setdefault(recipe.text, {}).update(as_values({layer: value}))
     return {
         name: Results(
             f"{name[0].upper()}{name[1:]} of concepts from two seeds, {store.plan.model['name']}",

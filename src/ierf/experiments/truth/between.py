@@ -68,6 +68,8 @@ def truth_between(
         "model": f"{model.name} {model_fingerprint(model)}",
         "data": data.fingerprint,
         "methods": list(methods),
+        "apart": [TAKEN_OUT],
+        "columns": list(COLUMNS),
         "layers": [source, target],
         "targets": TARGETS,
         "seed": seed,
@@ -146,9 +148,10 @@ def _measured(
             target_shift=score.shift,
             method=method,
         )
-        told = edges.active[sources_of(words[0].meanings[edges.active])]
+        active = edges.active.cpu()
+        told = active[sources_of(words[0].meanings[active])]
         values, truth = (
-            edges.values[told].detach().flatten(),
+            edges.values[told].detach().cpu().flatten(),
             planted_between(words[0].meanings[told], words[1].meanings[chosen]).flatten(),
         )
         cells = dict.fromkeys(COLUMNS, torch.nan)
@@ -167,7 +170,7 @@ def _pfvs(model: VisionModel, scenes: Sequence[Scene], layer: str) -> Float[Tens
 
 def _chosen(codes: Float[Tensor, "P K"], meanings: Int[Tensor, " K"]) -> Int[Tensor, " T"]:
     """The targets of a scene."""
-    size = codes.clamp_min(0).sum(0) * targets_of(meanings)
+    size = codes.clamp_min(0).sum(0).cpu() * targets_of(meanings)
     return size.topk(min(TARGETS, int((size > 0).sum()))).indices
 
 

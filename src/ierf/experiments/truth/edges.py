@@ -60,7 +60,10 @@ MEANINGS: Mapping[str, frozenset[str]] = {
 
 @dataclass(frozen=True, eq=False)
 class Vocabulary:
-    """Concepts of a layer, and the part that each stands for: its number in `PARTS`, −1 if for none."""
+    """Concepts of a layer, and the part that each stands for: its number in `PARTS`, −1 if for none.
+
+    Atoms and shift are on the network's device, what they stand for is on the CPU, as scenes are.
+    """
 
     atoms: Float[Tensor, "K C"]
     shift: Float[Tensor, " C"]
@@ -102,6 +105,8 @@ def truth_edges(
         "model": f"{model.name} {model_fingerprint(model)}",
         "data": data.fingerprint,
         "methods": list(methods),
+        "apart": [TAKEN_OUT],
+        "columns": list(COLUMNS),
         "layer": layer,
         "seed": seed,
         **asdict(settings),
@@ -135,7 +140,7 @@ def vocabulary(model: VisionModel, layer: str, settings: ConceptSettings, seed: 
     parts, meanings = (_best(some) for some in (precisions[:, : len(PARTS)], precisions))
     if not (parts >= 0).any():
         raise IerfError(f"no concept of {layer!r} stands for a part of the scenes; take a later layer or more concepts")
-    return Vocabulary(atoms, shift, lam, parts, meanings)
+    return Vocabulary(atoms.to(model.device), shift.to(model.device), lam, parts, meanings)
 
 
 def _best(precisions: Float[Tensor, "K G"]) -> Int[Tensor, " K"]:
@@ -226,11 +231,12 @@ def _scores(
     touched: Bool[Tensor, "n P"],
     drops: Mapping[str, Float[Tensor, " n"]],
 ) -> dict[str, float]:
-    told = edges.active[words.parts[edges.active] >= 0]
-    scores, truth = edges.values[told].detach().flatten(), planted(words.parts[told], classes).flatten()
+    active = edges.active.cpu()
+    told = active[words.parts[active] >= 0]
+    scores, truth = edges.values[told].detach().cpu().flatten(), planted(words.parts[told], classes).flatten()
     found = dict.fromkeys(COLUMNS, torch.nan)
     if edges.method not in WHOLE:
-        at = edges.by_position[:, classes.index(list(CLASSES)[label])].detach().sum(0)
+        at = edges.by_position[:, classes.index(list(CLASSES)[label])].detach().sum(0).cpu()
         found |= {name: spearman(touched.to(at) @ at, fall) for name, fall in drops.items()}
     precision = float(average_precisions(scores[:, None], truth[:, None])[0, 0])
     return found | {"edges, AUC": area_under_curve(scores, truth), "edges, precision": precision}

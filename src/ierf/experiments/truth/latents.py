@@ -171,11 +171,18 @@ def stands_for(codes: Float[Tensor, "N K"], truth: Int[Tensor, " N"], count: int
     return there[best.indices].where(best.values >= at_least, torch.tensor(-1))
 
 
+def patches_of_parts(
+    scene: Scene, grid: tuple[int, int]
+) -> tuple[Float[Tensor, "n rows columns"], Bool[Tensor, "n rows columns"]]:
+    """How much of each patch each part covers, and whether the patch is on the part."""
+    covered = torch.nn.functional.adaptive_avg_pool2d(as_mask(part_masks(scene)).float(), grid)
+    return covered, covered >= _ON
+
+
 def _measured(known: Known, named: Named, reading: Reading, methods: Sequence[str]) -> Values | None:
     scene, layer = known.scene, named.layer
     grid = layer.grid.rows, layer.grid.columns
-    covered = torch.nn.functional.adaptive_avg_pool2d(as_mask(part_masks(scene)).float(), grid)
-    on = covered >= _ON
+    covered, on = patches_of_parts(scene, grid)
     read = _read(known, named, reading, on)
     if read is None:
         return None
@@ -246,9 +253,15 @@ def scores(
     falls: Float[Tensor, " n"],
 ) -> dict[str, float]:
     """The measures of one map of patches; `numbers` are the latent's parts. Shares of nothing positive are NaN."""
-    positive, own = evidence.clamp_min(0).double(), on[list(numbers)]
+    own = on[list(numbers)]
     return {
-        "on parts": float((positive * own.any(0)).sum() / positive.sum()),
-        "least part": evenness((positive * own).sum((1, 2))),
+        "on parts": share_on(evidence, own),
+        "least part": evenness((evidence.clamp_min(0).double() * own).sum((1, 2))),
         "removal": spearman((evidence * covered).sum((1, 2)), falls),
     }
+
+
+def share_on(evidence: Float[Tensor, "rows columns"], own: Bool[Tensor, "n rows columns"]) -> float:
+    """Of the positive evidence, what lies on patches of any of these parts; NaN where there is none."""
+    positive = evidence.clamp_min(0).double()
+    return float((positive * own.any(0)).sum() / positive.sum())

@@ -58,6 +58,8 @@ def truth_local(
         "model": f"{model.name} {model_fingerprint(model)}",
         "data": data.fingerprint,
         "methods": [method.text for method in methods],
+        "apart": [TRUTH],
+        "columns": list(COLUMNS),
     }
     journal = Journal.open(out / "truth-local.jsonl", header)
     index = {name: i for i, name in enumerate(data.names)}
@@ -73,7 +75,10 @@ def truth_local(
 def over_networks(found: Mapping[str, Results]) -> Results:
     """One value for each network, the mean over its scenes, so that intervals are over networks."""
     values = {
-        name: {row: {column: cell.mean for column, cell in cells.items()} for row, cells in results.summary.items()}
+        name: {
+            row: as_values({column: cell.mean for column, cell in cells.items()})
+            for row, cells in results.summary.items()
+        }
         for name, results in found.items()
     }
     settings = {name: results.settings for name, results in found.items()}
