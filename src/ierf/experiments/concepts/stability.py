@@ -9,7 +9,7 @@ from ierf.errors import IerfError
 from ierf.experiments.concepts.extractors import DICTIONARY_LIMIT, run_header, too_slow
 from ierf.experiments.concepts.fitted import FitSettings, Recipe, fitted
 from ierf.experiments.journal import Journal, Track, Values, run_over
-from ierf.experiments.results import Better, Results
+from ierf.experiments.results import Better, Results, as_values
 from ierf.store import PFVStore
 
 ALIKE = 0.9
