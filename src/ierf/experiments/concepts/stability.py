@@ -9,7 +9,7 @@ from ierf.errors import IerfError
 from ierf.experiments.concepts.extractors import DICTIONARY_LIMIT, run_header, too_slow
 from ierf.experiments.concepts.fitted import FitSettings, Recipe, fitted
 from ierf.experiments.journal import Journal, Track, Values, run_over
-from ierf.experiments.results import Better, Results, as_values
+from ierf.experiments.results import Better, Results
 from ierf.store import PFVStore
 
 ALIKE = 0.9
@@ -62,7 +62,7 @@ def concept_stability(
         layer, recipe, one, other = units[unit]
         for name, value in found[""].items():
             rows = values[name].setdefault(f"seeds {one} and {other}", {})
-            rows.setdefault(recipe.text, {}).update(as_values({layer: value}))
+            rows.setdefault(recipe.text, {})[layer] = value
     return {
         name: Results(
             f"{name[0].upper()}{name[1:]} of concepts from two seeds, {store.plan.model['name']}",
