@@ -9,7 +9,7 @@ from ierf.errors import IerfError
 from ierf.experiments.concepts.extractors import DICTIONARY_LIMIT, run_header, too_slow
 from ierf.experiments.concepts.fitted import FitSettings, Recipe, fitted
 from ierf.experiments.journal import Journal, Track, Values, run_over
-from ierf.experiments.results import Better, Results
+from ierf.experiments.results import Better, Results, as_values
 from ierf.store import PFVStore
 
 ALIKE = 0.9
@@ -54,7 +54,7 @@ def concept_stability(
             return None
         one, other = (fitted(store, layer, recipe, seed, settings, out).atoms for seed in pair)
         found = match_concepts(one, other)
-        return {"": dict(zip(MEASURES, (found.mean, found.share_above(ALIKE), found.chance), strict=True))}
+        return {"": as_values(dict(zip(MEASURES, (found.mean, found.share_above(ALIKE), found.chance), strict=True)))}
 
     done = run_over(list(units), journal, measure, track)
     values: dict[str, dict[str, dict[str, dict[str, float | None]]]] = {name: {} for name in MEASURES}
