@@ -1,10 +1,11 @@
 """A real server for tests, and a client that says exactly what it is told."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from http.client import HTTPConnection
 from io import BytesIO
+from pathlib import Path
 from threading import Thread
 from time import monotonic, sleep
 from typing import Any, NamedTuple
@@ -12,6 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from PIL import Image
 
+import ierf
 from ierf.report.server import Access, Jobs, Limits, Subject, create_app, listening, server
 
 FINISHED = ("done", "failed", "cancelled")
@@ -98,3 +100,16 @@ def served(subject: Subject, access: Access | None = None, limits: Limits | None
         thread.join()
         jobs.close()
         bound.close()
+
+
+def bank_of_noise(
+    model: ierf.VisionModel, layers: Sequence[str], folder: Path, photographs: int, per_image: int, concepts: int
+) -> ierf.ConceptBank:
+    """A bank of few concepts, from photographs of smooth noise."""
+    random = np.random.default_rng(0)
+    (folder / "photos").mkdir()
+    for i in range(photographs):
+        pixels = random.integers(0, 256, (5, 5, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((64, 64), Image.Resampling.BICUBIC).save(folder / "photos" / f"{i}.png")
+    store = ierf.PFVStore.collect(model, folder / "photos", list(layers), folder / "store", per_image=per_image)
+    return ierf.ConceptBank.fit(store, n_concepts=concepts, model=model, path=folder / "bank", l0_ratio=0.5)

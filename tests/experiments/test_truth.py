@@ -115,8 +115,8 @@ def test_tables_of_edges_of_other_columns_are_not_gone_on_with(
     monkeypatch.setattr(module, "vocabulary", lambda *_: None)
     monkeypatch.setattr(module, "_measured", lambda *_: {"random": {"removal": 1.0}})
     with monkeypatch.context() as patch:
-        patch.setattr(module, "COLUMNS", {"removal": "higher"})
-        patch.setattr(module, "TAKEN_OUT", "taken out")
+        patch.setattr("ierf.experiments.truth.edges.COLUMNS", {"removal": "higher"})
+        patch.setattr("ierf.experiments.truth.edges.TAKEN_OUT", "taken out")
         run(model, ["random"], *layers, tmp_path, scenes=20)
     with pytest.raises(IerfError, match=r'apart: \["taken out"\] there.*columns: \["removal"\] there, \["edges, AUC"'):
         run(model, ["random"], *layers, tmp_path, scenes=20)

@@ -21,7 +21,7 @@ from ierf.cli import main
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 
-from served import Client, encoded, served
+from served import Client, bank_of_noise, encoded, served
 
 from ierf.graph import ConceptGraph, intervene
 from ierf.report.server import Subject
@@ -32,13 +32,7 @@ LAYERS = ("layer4.0", "layer4.1")
 @pytest.fixture(scope="module")
 def bank(model: ierf.VisionModel, tmp_path_factory: pytest.TempPathFactory) -> ierf.ConceptBank:
     """A bank of few concepts of two layers."""
-    path, random = tmp_path_factory.mktemp("served"), np.random.default_rng(0)
-    (path / "photos").mkdir()
-    for i in range(6):
-        pixels = random.integers(0, 256, (5, 5, 3), dtype=np.uint8)
-        Image.fromarray(pixels).resize((64, 64), Image.Resampling.BICUBIC).save(path / "photos" / f"{i}.png")
-    store = ierf.PFVStore.collect(model, path / "photos", list(LAYERS), path / "store", per_image=4)
-    return ierf.ConceptBank.fit(store, n_concepts=6, model=model, path=path / "bank", l0_ratio=0.5)
+    return bank_of_noise(model, LAYERS, tmp_path_factory.mktemp("served"), 6, 4, 6)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import ierf
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 
-from served import Client, served
+from served import Client, bank_of_noise, served
 
 from ierf.graph import ConceptGraph, intervene
 from ierf.report.server import Subject
@@ -29,13 +29,7 @@ def vit() -> ierf.VisionModel:
 @pytest.fixture(scope="module")
 def bank(vit: ierf.VisionModel, tmp_path_factory: pytest.TempPathFactory) -> ierf.ConceptBank:
     """A bank of few concepts of two layers."""
-    path, random = tmp_path_factory.mktemp("tokens"), np.random.default_rng(0)
-    (path / "photos").mkdir()
-    for i in range(3):
-        pixels = random.integers(0, 256, (5, 5, 3), dtype=np.uint8)
-        Image.fromarray(pixels).resize((64, 64), Image.Resampling.BICUBIC).save(path / "photos" / f"{i}.png")
-    store = ierf.PFVStore.collect(vit, path / "photos", list(LAYERS), path / "store", per_image=6)
-    return ierf.ConceptBank.fit(store, n_concepts=4, model=vit, path=path / "bank", l0_ratio=0.5)
+    return bank_of_noise(vit, LAYERS, tmp_path_factory.mktemp("tokens"), 3, 6, 4)
 
 
 @pytest.fixture(scope="module")

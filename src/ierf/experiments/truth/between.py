@@ -1,16 +1,13 @@
 """Edges between layers against the truth: from primitives and parts to the parts and classes that are made of them."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ierf.errors import IerfError
-from ierf.experiments.identity import model_fingerprint
-from ierf.experiments.journal import Journal, Track, Values, run_over
+from ierf.experiments.journal import Track, Values
 from ierf.experiments.local.similarity import spearman
 from ierf.experiments.results import Results, as_values
 from ierf.experiments.truth.concepts import ConceptSettings, average_precisions
@@ -23,12 +20,14 @@ from ierf.experiments.truth.edges import (
     WHOLE,
     Vocabulary,
     area_under_curve,
+    journal_of,
+    over_scenes,
     positions_of,
     vocabulary,
 )
 from ierf.experiments.truth.scenes import Known, check_classes, scene_inputs
 from ierf.graph import Alignment, icat
-from ierf.model import Section, VisionModel, capture, evaluating
+from ierf.model import Section, VisionModel, capture
 from ierf.world import CLASSES, HELD_OUT, Scene, Scenes
 
 TARGETS = 8
@@ -63,33 +62,14 @@ def truth_between(
     """
     check_classes(model)
     settings, data = settings or ConceptSettings(), Scenes(scenes, HELD_OUT)
-    header = {
-        "experiment": "truth-between",
-        "model": f"{model.name} {model_fingerprint(model)}",
-        "data": data.fingerprint,
-        "methods": list(methods),
-        "apart": [TAKEN_OUT],
-        "columns": list(COLUMNS),
-        "layers": [source, target],
-        "targets": TARGETS,
-        "seed": seed,
-        **asdict(settings),
-    }
-    journal = Journal.open(out / f"truth-edges-{source}-{target}.jsonl", header)
+    file, where = out / f"truth-edges-{source}-{target}.jsonl", {"layers": [source, target], "targets": TARGETS}
+    journal = journal_of(file, "truth-between", model, data, methods, settings, seed, **where)
     words = [vocabulary(model, layer, settings, seed) for layer in (source, target)]
-    index = {name: i for i, name in enumerate(data.names)}
 
-    def measure(name: str) -> Values | None:
-        with evaluating(model.net):
-            known = Known.of(model, data.scene(index[name]))
-        return None if known is None else _measured(model, known, words, methods, (source, target))
+    def measure(known: Known) -> Values | None:
+        return _measured(model, known, words, methods, (source, target))
 
-    values = run_over(data.names, journal, measure, track)
-    if not values:
-        raise IerfError(f"{model.name!r} gets none of {scenes} scenes right; take more, or another network")
-    return Results(
-        f"{source} of {model.name} to {target}", COLUMNS, values, journal.settings, unit="scenes", apart=[TAKEN_OUT]
-    )
+    return over_scenes(model, data, journal, measure, f"{source} of {model.name} to {target}", track)
 
 
 def sources_of(meanings: Int[Tensor, " K"]) -> Bool[Tensor, " K"]:

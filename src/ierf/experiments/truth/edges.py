@@ -100,32 +100,61 @@ def truth_edges(
     """
     check_classes(model)
     settings, data = settings or ConceptSettings(), Scenes(scenes, HELD_OUT)
+    file = out / f"truth-edges-{layer}.jsonl"
+    journal = journal_of(file, "truth-edges", model, data, methods, settings, seed, layer=layer)
+    words = vocabulary(model, layer, settings, seed)
+
+    def measure(known: Known) -> Values | None:
+        return _measured(model, known, words, methods, layer)
+
+    return over_scenes(model, data, journal, measure, f"{layer} of {model.name} to its classes", track)
+
+
+def journal_of(
+    file: Path,
+    experiment: str,
+    model: VisionModel,
+    data: Scenes,
+    methods: Sequence[str],
+    settings: ConceptSettings,
+    seed: int,
+    **where: object,
+) -> Journal:
+    """The journal of a table of edges, with all that its numbers depend on."""
     header = {
-        "experiment": "truth-edges",
+        "experiment": experiment,
         "model": f"{model.name} {model_fingerprint(model)}",
         "data": data.fingerprint,
         "methods": list(methods),
         "apart": [TAKEN_OUT],
         "columns": list(COLUMNS),
-        "layer": layer,
+        **where,
         "seed": seed,
         **asdict(settings),
     }
-    journal = Journal.open(out / f"truth-edges-{layer}.jsonl", header)
-    words = vocabulary(model, layer, settings, seed)
+    return Journal.open(file, header)
+
+
+def over_scenes(
+    model: VisionModel,
+    data: Scenes,
+    journal: Journal,
+    measured: Callable[[Known], Values | None],
+    title: str,
+    track: Track,
+) -> Results:
+    """What is measured on each scene that the network gets right. Raises `IerfError` if it gets none right."""
     index = {name: i for i, name in enumerate(data.names)}
 
     def measure(name: str) -> Values | None:
         with evaluating(model.net):
             known = Known.of(model, data.scene(index[name]))
-        return None if known is None else _measured(model, known, words, methods, layer)
+        return None if known is None else measured(known)
 
     values = run_over(data.names, journal, measure, track)
     if not values:
-        raise IerfError(f"{model.name!r} gets none of {scenes} scenes right; take more, or another network")
-    return Results(
-        f"{layer} of {model.name} to its classes", COLUMNS, values, journal.settings, unit="scenes", apart=[TAKEN_OUT]
-    )
+        raise IerfError(f"{model.name!r} gets none of {len(data)} scenes right; take more, or another network")
+    return Results(title, COLUMNS, values, journal.settings, unit="scenes", apart=[TAKEN_OUT])
 
 
 def vocabulary(model: VisionModel, layer: str, settings: ConceptSettings, seed: int) -> Vocabulary:
