@@ -176,7 +176,7 @@ def test_a_full_disk_leaves_nothing_half_written(cat: Path, tmp_path: Path, monk
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("ierf.report.files.os.replace", full)
+    monkeypatch.setattr("ierf.files.os.replace", full)
     result = ierf("explain", cat, *QUICK, "--out", tmp_path / "out")
     assert result.exit_code == 2
     assert "No space left on device" in result.stderr

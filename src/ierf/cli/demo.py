@@ -10,10 +10,10 @@ from PIL import Image
 from ierf.cli.console import say, say_path
 from ierf.cli.options import DEFAULT_MODEL, Out
 from ierf.errors import UnknownNameError
+from ierf.files import write
 from ierf.model import load
 from ierf.model.loading.extras import extra
 from ierf.report import explain
-from ierf.report.files import write
 from ierf.report.words import best_classes, ledger_sentence
 
 PHOTOS = ("chelsea", "coffee", "rocket")

@@ -25,8 +25,8 @@ from ierf.experiments.local.scores import local as run_local
 from ierf.experiments.methods import ABLATION, GROUPS, parse_methods
 from ierf.experiments.results import Results
 from ierf.experiments.tables import check_out, save, terminal_table
+from ierf.files import write
 from ierf.model import load
-from ierf.report.files import write
 
 evaluate = typer.Typer(
     help="The papers' tables and figures. Interrupted runs go on where they ended.", no_args_is_help=True

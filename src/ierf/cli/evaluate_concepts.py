@@ -22,9 +22,9 @@ from ierf.experiments.concepts.stability import concept_stability as run_stabili
 from ierf.experiments.data import open_data
 from ierf.experiments.results import Results
 from ierf.experiments.tables import check_out
+from ierf.files import write
 from ierf.graph import METHODS
 from ierf.model import load
-from ierf.report.files import write
 from ierf.store import PFVStore
 
 EXTRACTORS = ["bisecting", "dictionary", "sae_topk"]

@@ -13,7 +13,7 @@ from ierf.errors import IerfError
 from ierf.experiments.bootstrap import Interval
 from ierf.experiments.plots import plot
 from ierf.experiments.results import ARROWS, Results
-from ierf.report.files import write
+from ierf.files import write
 
 
 def terminal_table(results: Results) -> Table:

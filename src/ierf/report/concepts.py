@@ -13,11 +13,11 @@ from torch import nn
 
 from ierf.concepts import ConceptBank, LayerConcepts
 from ierf.concepts.bank_pictures import webp
+from ierf.files import write
 from ierf.model import VisionModel
 from ierf.report.components import classes, concept, crops, facts, layer, tabbed
 from ierf.report.explanation import Prediction
 from ierf.report.figures import signed, slug
-from ierf.report.files import write
 
 Order = Literal["frequency", "relevance", "random"]
 """By which concepts are chosen and sorted."""

@@ -106,8 +106,8 @@ class Explanation:
         Nothing is left half-written, and a file of the same name is replaced. Missing folders are made. Returns the
         path of the HTML file. Raises `IerfError` where writing is not possible.
         """
+        from ierf.files import write
         from ierf.report.figures import figures
-        from ierf.report.files import write
         from ierf.report.html import page
 
         target = Path(path)

@@ -9,9 +9,9 @@ from urllib.parse import quote
 
 from PIL import Image
 
+from ierf.files import write
 from ierf.report.components import data_uri, document
 from ierf.report.explanation import Explanation, Prediction
-from ierf.report.files import write
 from ierf.report.grids import on_grid
 from ierf.report.pictures import overlay
 

@@ -15,10 +15,10 @@ from ierf.cafe import Example, IndexedLayer, LatentIndex, LatentLayer, ierfs, no
 from ierf.cafe.evidence import on_grid
 from ierf.concepts.bank_pictures import webp
 from ierf.errors import IerfError
+from ierf.files import write
 from ierf.report import components
 from ierf.report.explanation import Prediction
 from ierf.report.figures import slug
-from ierf.report.files import write
 from ierf.report.pictures import spotlight
 from ierf.store.data import Images
 from ierf.store.pictures import contact_sheet

@@ -17,8 +17,8 @@ from ierf.experiments.journal import Journal, Track, Values, run_over
 from ierf.experiments.local.differentiable import explained, soft_logits
 from ierf.experiments.local.similarity import pearson, ssim
 from ierf.experiments.results import Better, Results, as_values
+from ierf.files import write
 from ierf.model import Preprocess, VisionModel
-from ierf.report.files import write
 from ierf.report.pictures import overlay
 
 COLUMNS: Mapping[str, Better] = {

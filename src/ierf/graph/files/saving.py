@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 from ierf.errors import IerfError, UnknownNameError
+from ierf.files import write
 from ierf.graph.files.schema import from_json, to_json
-from ierf.graph.files.writing import write
 from ierf.graph.picture.drawing import svg
 from ierf.graph.picture.page import save_page
 from ierf.graph.structure.concept_graph import ConceptGraph

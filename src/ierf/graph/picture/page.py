@@ -14,8 +14,8 @@ from urllib.parse import quote
 
 from PIL import Image
 
+from ierf.files import write
 from ierf.graph.files.schema import to_json
-from ierf.graph.files.writing import write
 from ierf.graph.picture.thumbnails import mosaic
 from ierf.graph.picture.words import left_out
 from ierf.graph.structure.cells import Cells

@@ -8,7 +8,7 @@ from tempfile import NamedTemporaryFile
 from ierf.errors import IerfError
 
 
-def write(path: Path, content: bytes) -> None:
+def write(path: Path, content: bytes) -> Path:
     """Put `content` at `path`, all of it or nothing, over what was there; missing folders are made, links are followed.
 
     Raises `IerfError` that names the file and the reason: no permission, no space, a folder or a device in the way.
@@ -21,6 +21,7 @@ def write(path: Path, content: bytes) -> None:
         _replace(target, content)
     except OSError as error:
         raise IerfError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+    return path
 
 
 def _replace(path: Path, content: bytes) -> None:
