@@ -234,6 +234,15 @@ def tensors_in(*collections: Any) -> list[Tensor]:
     return found
 
 
+def map_items(function: Callable[[Any], Any], item: Any) -> Any:
+    """The same nested tuples, lists and dictionaries with `function` applied to everything in them."""
+    if isinstance(item, tuple | list) and type(item) in (tuple, list):
+        return type(item)(map_items(function, part) for part in item)
+    if type(item) is dict:
+        return {key: map_items(function, part) for key, part in item.items()}
+    return function(item)
+
+
 def map_tensors(function: Callable[[Tensor], Any], item: Any) -> Any:
     """The same nested structure with `function` applied to every tensor."""
     if isinstance(item, Tensor):

@@ -47,7 +47,7 @@ def ablationcam(
                 one_hot = torch.eye(a.shape[1])[channels].to(a)
                 ablated[some, channels] = _without(y, node, axis, inside, some, one_hot)
         weights = quotient(whole[:, None] - ablated, whole[:, None].abs())
-        return weighted(weights.view(*weights.shape, *[1] * (a.ndim - 2)), a, resolution, tuple(x.shape[2:]))
+        return weighted(weights.view(*weights.shape, *[1] * (a.ndim - 2)), a, resolution, tuple(y.pixels.shape[2:]))
 
 
 def _inside(run: RecordedPass, node: int) -> Float[Tensor, "*#map"]:
@@ -81,7 +81,7 @@ def _without(
         return output * kept
 
     rows = torch.arange(len(y.pixels))[some].repeat_interleave(k)
-    tape = record(y.net, y.pixels[rows.to(y.pixels.device)], {}, ablating, Backward(), y.forward)
+    tape = record(y.net, y.pixels[rows.to(y.pixels.device)], {}, ablating, Backward(), y.forward.recorded)
     if not done:
         raise IerfError(f"cannot set channels to zero at {tape.describe(node)!r}; name another layer")
     return logit_value(tape.settle(tape.output), for_rows(y.target, rows, len(y.pixels))).view(n, k)

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ierf.attribution.recorded import RecordedPass
 from ierf.attribution.starts import (
     LayerTarget,
+    asked_of,
     latent_indices,
     latents,
     logit_weights,
@@ -33,7 +34,7 @@ class AttnLRPPass(RecordedPass):
         A PFV or a relevance map gives `a_ik² / ‖a_i‖²` of a PFV's relevance to its channel k.
         """
         if not isinstance(target, LayerTarget):
-            return self.tape.output, logit_weights(self.logits, target)
+            return self.tape.output, logit_weights(self.logits, asked_of(target, self.outputs))
         node = self.layer(target.layer)
         if isinstance(target, Latent):
             node = self.entering(node)

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
+from warnings import warn
 
 import torch
 from jaxtyping import Float
@@ -20,7 +21,7 @@ from ierf.attribution.kernel_shap import kernel_shap
 from ierf.attribution.layercam import layercam
 from ierf.attribution.lrp_zplus import lrp_zplus
 from ierf.attribution.random_map import random_map
-from ierf.attribution.running import as_batch
+from ierf.attribution.running import as_batch, not_finite
 from ierf.attribution.scorecam import scorecam
 from ierf.attribution.smoothgrad import smoothgrad
 from ierf.attribution.srd import srd
@@ -84,12 +85,24 @@ def attribute(
     explain = METHODS[method]
     check_options(method, explain, options)
     x = as_batch(vision_model, x)
+    if target is None and vision_model.outputs == "features":
+        warn(
+            "the network returns an embedding, not classes: the map explains its norm; ask for another target, as in "
+            "target=lambda z: z @ text",
+            stacklevel=2,
+        )
     if isinstance(target, list | tuple) and not all(isinstance(t, int) for t in target):
         if len(target) != len(x):
             raise IerfError(f"{len(target)} targets for {len(x)} samples; give one, or one per sample")
         maps = [explain(vision_model, x[i : i + 1], one, resolution, **options) for i, one in enumerate(target)]
-        return torch.cat(maps)
-    return explain(vision_model, x, target, resolution, **options)
+        return _finite(vision_model, x, torch.cat(maps))
+    return _finite(vision_model, x, explain(vision_model, x, target, resolution, **options))
+
+
+def _finite(model: VisionModel, x: Tensor, maps: Tensor) -> Tensor:
+    if not bool(maps.isfinite().all()):
+        raise not_finite(model, x)
+    return maps
 
 
 def check_options(method: str, explain: Method, options: Mapping[str, Any]) -> None:

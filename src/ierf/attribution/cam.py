@@ -13,7 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from ierf.attribution.objective import explaining_logits, logit_value
+from ierf.attribution.objective import Objective, explaining_logits, logit_value
 from ierf.attribution.recorded import RecordedPass
 from ierf.attribution.targets import Target
 from ierf.errors import IerfError
@@ -27,31 +27,31 @@ def class_activation_map(
     weigh: Weigh, model: VisionModel, x: Tensor, target: Target, resolution: str, encoder: str | None
 ) -> Float[Tensor, "N h w"]:
     """`ReLU(Σ_k w_k A^k)` with weights made of A and its gradient, in one forward and one backward pass."""
-    a, slope = feature_map_and_slope(model, x, target, resolution, encoder)
-    return weighted(weigh(a, slope), a, resolution, tuple(x.shape[2:]))
+    with explaining_logits(model, x, target) as y:
+        a, slope = _feature_map_and_slope(y, resolution, encoder)
+        return weighted(weigh(a, slope), a, resolution, tuple(y.pixels.shape[2:]))
 
 
-def feature_map_and_slope(
-    model: VisionModel, x: Float[Tensor, "N 3 H W"], target: Target, resolution: str, encoder: str | None
+def _feature_map_and_slope(
+    y: Objective, resolution: str, encoder: str | None
 ) -> tuple[Float[Tensor, "N K *map"], Float[Tensor, "N K *map"]]:
     """`A` and `∂y/∂A` at the map for "low" (also for "input") or "high", or at a layer by name; of tokens, the patches.
 
     Raises `IerfError` where the logits depend on no patch: on a layer's prefix tokens only, or on nothing there.
     """
-    with explaining_logits(model, x, target) as y:
-        run = y.record(y.pixels, encoder)
-        node = map_node(run, resolution)
-        value = logit_value(run.logits, y.target).sum()
-        (slope,) = torch.autograd.grad(value, run.tape.nodes[node].tensor, retain_graph=True, allow_unused=True)
-        if slope is None:
-            raise IerfError(f"the logits do not depend on the feature map at {run.tape.describe(node)!r}")
-        patches = _channels_first(run, node, slope)
-        if bool(slope.any()) and not bool(patches.any()):
-            raise IerfError(
-                f"the logits depend on no patch of {run.tape.describe(node)!r}, only on its class or register tokens; "
-                f"name an earlier layer, as {run.tape.describe(run.at('low'))!r}"
-            )
-        return feature_map(run, node), patches
+    run = y.record(y.pixels, encoder)
+    node = map_node(run, resolution)
+    value = logit_value(run.logits, y.target).sum()
+    (slope,) = torch.autograd.grad(value, run.tape.nodes[node].tensor, retain_graph=True, allow_unused=True)
+    if slope is None:
+        raise IerfError(f"the logits do not depend on the feature map at {run.tape.describe(node)!r}")
+    patches = _channels_first(run, node, slope)
+    if bool(slope.any()) and not bool(patches.any()):
+        raise IerfError(
+            f"the logits depend on no patch of {run.tape.describe(node)!r}, only on its class or register tokens; "
+            f"name an earlier layer, as {run.tape.describe(run.at('low'))!r}"
+        )
+    return feature_map(run, node), patches
 
 
 def map_node(run: RecordedPass, resolution: str) -> int:
@@ -81,9 +81,9 @@ def weighted(
 
 def enlarged(maps: Float[Tensor, "N K h w"], size: tuple[int, ...]) -> Float[Tensor, "N K H W"]:
     """Bilinear, edges aligned. Raises `IerfError` for token sequences whose rows and columns are unknown."""
-    if maps.ndim != 4:
+    if maps.ndim != 4 or len(size) != 2:
         raise IerfError(
-            f"a feature map with positions {tuple(maps.shape[2:])} cannot be scaled up to a picture; "
+            f"a feature map with positions {tuple(maps.shape[2:])} cannot be scaled up to pixels {size}; "
             'name a layer whose map has rows and columns, or ask for resolution="low"'
         )
     return F.interpolate(maps, size=size, mode="bilinear", align_corners=False)

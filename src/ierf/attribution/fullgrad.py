@@ -16,21 +16,21 @@ from ierf.attribution.targets import Target
 from ierf.attribution.token_grid import TokenGrid
 from ierf.errors import IerfError, UnknownNameError, UnsupportedOperationError
 from ierf.model import VisionModel, as_vision_model
-from ierf.operations import CONVOLUTIONS, LINEAR, SELECTING, map_tensors
+from ierf.operations import CONVOLUTIONS, JOINING, LINEAR, SELECTING, map_tensors
 from ierf.rules import Backward, record
 from ierf.rules.mode import Call
 
 Psi = Literal["rescaled", "signed"]
 
-_SUMS = frozenset("add sub rsub cat concat concatenate stack hstack vstack".split())
+_SUMS = frozenset(["add", "sub", "rsub"]) | JOINING
 _AFFINE = (
     CONVOLUTIONS
     | _SUMS
-    | {"linear", "addmm", "batch_norm", "mul", "div", "matmul", "where", "masked_fill", "pad", "constant_pad_nd"}
+    | {"linear", "addmm", "batch_norm", "mul", "div", "matmul", "pad", "constant_pad_nd", "tensordot"}
     | {"conv_transpose1d", "conv_transpose2d", "conv_transpose3d"}
 )
 """Affine in one activation (sums and sequences: in all of them), so that the implicit bias is the value at zero."""
-_BIAS_FREE = (LINEAR | SELECTING) - _AFFINE
+_BIAS_FREE = (LINEAR | SELECTING) - _AFFINE - {"grid_sample"}
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,8 @@ def _decompose(y: Objective, some: slice) -> FullGradients:
 
     pixels = y.pixels[some].detach().requires_grad_()
     backward = Backward()
-    tape = record(y.net, pixels, dict.fromkeys(_BIAS_FREE, Call.run), with_bias, backward, y.forward)
+    rules, forward = dict.fromkeys(_BIAS_FREE, Call.run), y.forward
+    tape = record(y.net, pixels, rules, with_bias, backward, forward.recorded, forward.plain)
     target = for_rows(y.target, torch.arange(len(y.pixels))[some], len(y.pixels))
     score = logit_value(tape.settle(tape.output), target).sum()
     slopes = torch.autograd.grad(score, [pixels, *(output for output, _ in found)], allow_unused=True)

@@ -1,10 +1,9 @@
 """Explanations by the plain gradient, the baselines of every comparison."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ierf.attribution.objective import Objective, explaining
+from ierf.attribution.objective import Objective, explaining, slope_of
 from ierf.attribution.targets import Target
 from ierf.model import VisionModel
 
@@ -30,7 +29,7 @@ def slopes(
 ) -> Float[Tensor, "n S C H W"]:
     """`∂y/∂x` at S variants of each of `samples`, in one forward and one backward pass."""
     points = images.detach().requires_grad_()
-    return torch.autograd.grad(y(points, samples).sum(), points)[0]
+    return slope_of(y(points, samples).sum(), points)
 
 
 def strongest_channel(slope: Float[Tensor, "N C H W"]) -> Float[Tensor, "N H W"]:

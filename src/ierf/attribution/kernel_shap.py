@@ -52,6 +52,8 @@ def kernel_shap(
         IerfError: no picture, fewer than two patches, or too few coalitions to tell the patches apart.
     """
     with explaining(model, x, target, resolution) as y, torch.no_grad():
+        if y.pixels.ndim != 4:
+            raise IerfError(f"patches need pictures (N, C, H, W), not {tuple(y.pixels.shape)}")
         segments = _segments(y.pixels, (_own_patch(y, samples) or _a_14th(y.pixels)) if patch is None else patch)
         n_patches = int(segments.max()) + 1
         z, weight = (t.to(y.pixels.device) for t in coalitions(n_patches, samples, seed))

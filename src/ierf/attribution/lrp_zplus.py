@@ -38,7 +38,8 @@ def lrp_zplus(
     """
     with explaining_logits(model, x, target) as y:
         (table, fallback), backward = zplus_table(unknown), Backward()
-        run = RecordedPass(record(y.net, y.pixels, table, fallback, backward, y.forward), backward, encoder)
+        tape = record(y.net, y.pixels, table, fallback, backward, y.forward.recorded, y.forward.plain)
+        run = RecordedPass(tape, backward, encoder)
         node = run.at(resolution)
         (slope,) = torch.autograd.grad(run.logits, run.tape.settle(node), logit_weights(run.logits, y.target))
         axis = run.tape.nodes[node].axis

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ierf.attribution.recorded import RecordedPass
 from ierf.attribution.running import Forward, running
-from ierf.attribution.starts import class_indices, logit_weights, place_of, reading
+from ierf.attribution.starts import asked_of, class_indices, logit_weights, place_of, reading
 from ierf.attribution.targets import PFV, Channel, Direction, Latent, Logit, Relevance, Target
 from ierf.attribution.token_grid import TokenGrid
 from ierf.errors import IerfError
@@ -45,7 +45,9 @@ class Objective:
         """The forward pass itself, with every operation on its tape; without gradients where they are off."""
         fallback = Call.run if torch.is_grad_enabled() else values_only
         backward = Backward()
-        return RecordedPass(record(self.net, images, self.rules, fallback, backward, self.forward), backward, encoder)
+        forward = self.forward
+        tape = record(self.net, images, self.rules, fallback, backward, forward.recorded, forward.plain)
+        return RecordedPass(tape, backward, encoder)
 
     def _value(self, images: Tensor, target: Target) -> Tensor:
         if isinstance(target, Channel | Direction | Latent):
@@ -87,7 +89,8 @@ def explaining(
             "ask for a Direction at its position, or use method 'srd'"
         )
     with running(model, x) as (forward, pixels):
-        yield Objective(model.net, forward, pixels, predicted(forward, pixels, target), rules or {}).at_its_place()
+        asked = predicted(forward, pixels, asked_of(target, model.outputs))
+        yield Objective(model.net, forward, pixels, asked, rules or {}).at_its_place()
 
 
 def only_pixels(resolution: str) -> None:
@@ -102,7 +105,7 @@ def explaining_logits(model: VisionModel, x: Float[Tensor, "N 3 H W"], target: T
     if isinstance(target, Channel | PFV | Direction | Latent | Relevance):
         raise IerfError(f"this method explains logits, not a {type(target).__name__}; use method 'srd' for that")
     with running(model, x) as (forward, pixels):
-        yield Objective(model.net, forward, pixels, predicted(forward, pixels, target))
+        yield Objective(model.net, forward, pixels, predicted(forward, pixels, asked_of(target, model.outputs)))
 
 
 def values_only(call: Call) -> Any:
@@ -118,6 +121,21 @@ def predicted(forward: Forward, pixels: Tensor, target: Target) -> Target:
     with torch.no_grad():
         logits = forward(pixels)
         return logit_weights(logits, None).argmax(1).tolist()
+
+
+def slope_of(value: Tensor, points: Tensor) -> Tensor:
+    """`∂value/∂points`. Raises `IerfError` where the network itself cuts the gradient off, or torch cannot give it."""
+    try:
+        slope = torch.autograd.grad(value, points, allow_unused=True)[0] if value.requires_grad else None
+    except RuntimeError as error:
+        reason = " ".join(str(error).split()).partition(". ")[0]
+        raise IerfError(f"torch cannot go back through this network: {reason}; method 'srd' may") from error
+    if slope is None:
+        raise IerfError(
+            "the output does not depend on the pixels by any gradient: the network's forward switches gradients off "
+            "(torch.no_grad) or detaches what it has computed; explain a network without that"
+        )
+    return slope
 
 
 def logit_value(logits: Float[Tensor, "N K"], target: Target) -> Float[Tensor, " N"]:

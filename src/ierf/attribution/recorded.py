@@ -13,11 +13,13 @@ from ierf.attribution.running import running
 from ierf.attribution.token_grid import TokenGrid, token_grid
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import VisionModel
-from ierf.operations import ACTIVATIONS
+from ierf.model.vision_model import Outputs
+from ierf.operations import ACTIVATIONS, CONVOLUTIONS, TRANSPOSED
 from ierf.rules import AttnLRPRules, Backward, SRDRules, Tape, as_cotangent, as_relevance, injected, record
 
 Rules = SRDRules | AttnLRPRules
-_AFFINE = ("linear", "addmm", "conv1d", "conv2d", "conv3d")
+_AFFINE = ("linear", "addmm", "matmul", "einsum", "tensordot", *CONVOLUTIONS, *TRANSPOSED)
+_PICKING = ("__getitem__", "select", "narrow", "gather", "index_select", "take_along_dim")
 
 
 @dataclass(eq=False)
@@ -29,6 +31,8 @@ class RecordedPass:
     encoder_layer: str | None = None
     tape_of: Callable[[Tensor], Tape] | None = None
     """The tape of the same network, by the same rules, on other pixels."""
+    outputs: Outputs = "classes"
+    """What the network returns."""
 
     @classmethod
     @contextmanager
@@ -42,9 +46,15 @@ class RecordedPass:
         with running(model, x) as (forward, pixels):
             switches = backward or Backward()
             tape_of = partial(
-                record, model.net, rules=rules.table(), fallback=rules.fallback, backward=switches, forward=forward
+                record,
+                model.net,
+                rules=rules.table(),
+                fallback=rules.fallback,
+                backward=switches,
+                forward=forward.recorded,
+                plain=forward.plain,
             )
-            yield cls(tape_of(pixels), switches, encoder, tape_of)
+            yield cls(tape_of(pixels), switches, encoder, tape_of, model.outputs)
 
     @property
     def logits(self) -> Tensor:
@@ -57,6 +67,12 @@ class RecordedPass:
         The head's own adaptive pooling does not count as a feature map, nor do the heads of an attention pooling.
         """
         if self.encoder_layer is not None:
+            if len(set(self.tape.calls.get(self.encoder_layer, ()))) > 1:
+                raise IerfError(
+                    f"the layer {self.encoder_layer!r} runs {len(self.tape.calls[self.encoder_layer])} times in one "
+                    "pass, and relevance would start at the last of them alone; name a layer behind which they are "
+                    "joined, or explain by method='attnlrp', which starts at the output"
+                )
             return self.layer(self.encoder_layer)
         nodes, cuts = self.tape.nodes, self.tape.cuts()
         last = max((k for k in range(len(nodes)) if nodes[k].operation in _AFFINE), default=0)
@@ -103,6 +119,24 @@ class RecordedPass:
         """Values at the positions of a map, (..., T) for tokens: with the rows and columns of the patches, if known."""
         grid = self.grid(node)
         return values if grid is None else grid.to_map(values)
+
+    @cached_property
+    def reads_positions(self) -> bool:
+        """Whether the outputs are read off single positions of the encoder output: dense outputs, or one picked out."""
+        if self.logits.ndim > 2:
+            return True
+        nodes = self.tape.nodes
+        behind = {self.encoder}
+        for k in range(self.encoder + 1, self.tape.output + 1):
+            entry = nodes[k]
+            sources = [p for p in entry.parents if p in behind]
+            if not sources:
+                continue
+            behind.add(k)
+            fewer = entry.positions < nodes[sources[0]].positions and len(nodes[sources[0]].map_shape) > 1
+            if fewer and entry.operation in _PICKING:
+                return True
+        return False
 
     def layer(self, name: str) -> int:
         """The node of a layer's output; of a convolution that a batch-norm follows, that of the pair."""

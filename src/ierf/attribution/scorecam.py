@@ -33,7 +33,7 @@ def scorecam(
         run = y.record(y.pixels, encoder)
         a = feature_map(run, map_node(run, resolution))
         del run
-        scores, size = a.new_zeros(a.shape[:2]), tuple(x.shape[2:])
+        scores, size = a.new_zeros(a.shape[:2]), tuple(y.pixels.shape[2:])
         with torch.no_grad():
             for some, channels in portions(len(a), a.shape[1], at_once):
                 masks = _to_unit(enlarged(a[some, channels], size))

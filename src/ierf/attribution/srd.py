@@ -5,13 +5,14 @@ from dataclasses import replace
 from functools import reduce
 from itertools import pairwise
 from typing import Literal, Self, get_args
+from warnings import warn
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from ierf.attribution.recorded import RecordedPass
-from ierf.attribution.starts import LayerTarget, logit_weights, reading, relevance_map
+from ierf.attribution.starts import LayerTarget, asked_of, logit_weights, reading, relevance_map
 from ierf.attribution.targets import Channel, Direction, Latent, Target
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import VisionModel
@@ -28,21 +29,29 @@ class SRDPass(RecordedPass):
     def final_ratio(self, target: Target, head: Head, steps: int = STEPS) -> Tensor:
         """`μ_i→c` at the encoder output (Eq. 5–6), (N, H, W).
 
-        Φ_i^c = Σ_k α_k^c A_i^k with α the spatial mean of ∂y^c/∂A; of tokens, which a head may read one by one, it is
-        ∂y^c/∂A_i itself. mean: minus the mean of Φ over all classes, which is Φ of the mean logit, so one gradient
-        serves. clamped: the positive part of that. integrated: see `integrated_ratio`.
+        Φ_i^c = Σ_k α_k^c A_i^k with α the spatial mean of ∂y^c/∂A; of tokens, which a head may read one by one, and of
+        a head that reads single positions, it is ∂y^c/∂A_i itself. mean: minus the mean of Φ over all classes, which is
+        Φ of the mean logit, so one gradient serves. clamped: the positive part of that. Without classes (one output,
+        an embedding, a dense output, a function of the outputs) both are Φ. integrated: see `integrated_ratio`.
         """
         if head == "integrated":
             return self.integrated_ratio(target, steps)
+        target = asked_of(target, self.outputs)
         entry, logits = self.tape.nodes[self.encoder], self.logits
         weights = logit_weights(logits, target)
-        if head != "raw" and logits.ndim == 2:
+        centred = head != "raw" and self._has_classes(target)
+        if centred:
             weights = weights - weights.sum(1, keepdim=True) / logits.shape[1]
         gradient = self.slope(weights)
-        if self.grid(self.encoder) is None:
+        if self.grid(self.encoder) is None and not self.reads_positions:
             gradient = gradient.mean([i for i in range(gradient.ndim) if i not in (0, entry.axis)], keepdim=True)
         phi = as_relevance(gradient, self.pfvs(self.encoder), entry.axis)
-        return phi.clamp_min(0) if head == "clamped" else phi
+        return phi.clamp_min(0) if centred and head == "clamped" else phi
+
+    def _has_classes(self, target: Target) -> bool:
+        """Whether a class is asked for among others, from which it can be told (Eq. 5)."""
+        logits = self.logits
+        return self.outputs == "classes" and not callable(target) and logits.ndim == 2 and logits.shape[1] > 1
 
     def integrated_ratio(self, target: Target, steps: int = STEPS) -> Tensor:
         """`μ_i→c = ∫₀¹ ⟨∂y^c/∂A_i, dA_i/dα⟩ dα` along the pictures `αx`, (N, H, W); by the trapezium rule.
@@ -51,6 +60,7 @@ class SRDPass(RecordedPass):
         al., arXiv 1805.12233). Where every path passes the encoder output, its sum tends to `y^c(x) − y^c(0)` as
         `steps` grow.
         """
+        target = asked_of(target, self.outputs)
         asked = logit_weights(self.logits, None).argmax(1).tolist() if target is None else target
         points = ((run.slope(logit_weights(run.logits, asked)), run.pfvs(run.encoder)) for run in self._way(steps))
         axis = self.tape.nodes[self.encoder].axis
@@ -76,7 +86,11 @@ class SRDPass(RecordedPass):
         if steps < 1:
             raise IerfError(f"the integrated head needs a step, not {steps}")
         if not isinstance(target, LayerTarget):
-            return self.encoder, self.cotangent(self.encoder, self.final_ratio(target, head, steps))
+            ratio = self.final_ratio(target, head, steps)
+            silent = (ratio == 0).flatten(1).all(1)
+            if bool(silent.any()):
+                warn(_nothing_speaks(silent, head), stacklevel=2)
+            return self.encoder, self.cotangent(self.encoder, ratio)
         node = self.layer(target.layer)
         pfvs = self.pfvs(node)
         if isinstance(target, Channel | Direction | Latent):
@@ -86,6 +100,16 @@ class SRDPass(RecordedPass):
             shape = (len(pfvs), *self.tape.nodes[node].map_shape)
             relevance = relevance_map(target, shape, self.grid(node)).to(pfvs)
         return node, self.cotangent(node, relevance)
+
+
+def _nothing_speaks(silent: Tensor, head: Head) -> str:
+    samples = ", ".join(map(str, silent.nonzero()[:, 0].tolist()))
+    cause = (
+        'no position speaks for the target more than for the average class; head="mean" shows what speaks against it'
+        if head == "clamped"
+        else "the target does not depend on the encoder output there"
+    )
+    return f"the map of sample {samples} is zero: {cause}"
 
 
 def srd(

@@ -9,8 +9,19 @@ from torch import Tensor, nn
 from ierf.attribution.targets import PFV, Channel, Direction, Latent, Logit, LogitFunction, Position, Relevance, Target
 from ierf.attribution.token_grid import TokenGrid
 from ierf.errors import IerfError
+from ierf.model.vision_model import Outputs
 
 LayerTarget = Channel | PFV | Direction | Latent | Relevance
+
+
+def norm(features: Float[Tensor, "N D"]) -> Float[Tensor, " N"]:
+    """`‖z‖`: what is explained of an embedding where nothing is asked for."""
+    return features.flatten(1).square().sum(1).sqrt()
+
+
+def asked_of(target: Target, outputs: Outputs) -> Target:
+    """The target itself; for None, of a network without classes, the norm of what it returns."""
+    return norm if target is None and outputs == "features" else target
 
 
 def logit_weights(logits: Tensor, target: Target) -> Tensor:
@@ -50,10 +61,16 @@ def _gradient_of_function(logits: Tensor, function: LogitFunction) -> Tensor:
     with torch.enable_grad():
         point = logits.detach().requires_grad_()
         value = function(point)
+        if isinstance(value, Tensor) and value.shape == point.shape[:1] and not value.requires_grad:
+            raise IerfError(
+                "the target function's value does not depend on the network's output by torch's operations (is it a "
+                "constant, or behind .detach(), .item() or no_grad?), so there is nothing to explain"
+            )
         if not isinstance(value, Tensor) or value.shape != point.shape[:1]:
             got = tuple(value.shape) if isinstance(value, Tensor) else repr(value)
             raise IerfError(f"a target function must return one number per sample, (N,), not {got}")
-        return torch.autograd.grad(value.sum(), point)[0]
+        (weights,) = torch.autograd.grad(value.sum(), point, allow_unused=True)
+        return torch.zeros_like(point) if weights is None else weights
 
 
 def relevance_map(target: PFV | Relevance, shape: tuple[int, ...], grid: TokenGrid | None = None) -> Tensor:

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 from itertools import chain
-from typing import Any
+from re import search
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float
@@ -15,6 +16,9 @@ from ierf.model.images import ImageLike, as_image
 from ierf.model.logits import logits_of
 from ierf.model.preprocess import Preprocess
 
+Outputs = Literal["classes", "features"]
+"""What a network returns: one score for each class, or an embedding."""
+
 
 class VisionModel:
     """A network and what it takes to feed it a photograph and to read its answer; the network itself stays unchanged.
@@ -24,6 +28,9 @@ class VisionModel:
         preprocess: from a photograph to the network's input; default: 224 px, ImageNet mean and standard deviation.
         labels: one name per class, in the order of the logits; default: none, classes go by number.
         name: what reports call the model; default: the network's class.
+        outputs: "classes", or "features": an embedding without classes. None: "features" for networks of timm without
+            a classifier, backbones of transformers and image towers of open_clip, else "classes".
+        verify: whether a recorded pass is compared with the network's own output, once for each shape of its input.
     """
 
     def __init__(
@@ -32,11 +39,18 @@ class VisionModel:
         preprocess: Preprocess | None = None,
         labels: Sequence[str] | None = None,
         name: str | None = None,
+        *,
+        outputs: Outputs | None = None,
+        verify: bool = True,
     ) -> None:
         self.net: nn.Module = getattr(net, "_orig_mod", net)
         self.preprocess = preprocess or Preprocess()
         self.labels = None if labels is None else tuple(labels)
         self.name = name or type(self.net).__name__
+        if outputs not in (None, *get_args(Outputs)):
+            raise UnknownNameError("kind of outputs", str(outputs), get_args(Outputs))
+        self.outputs: Outputs = outputs or _outputs_of(self.net)
+        self.verify = verify
 
     def __repr__(self) -> str:
         return f"VisionModel({self.name!r}, {type(self.net).__name__}, {self.device}, {self.dtype})"
@@ -54,6 +68,11 @@ class VisionModel:
     def dtype(self) -> torch.dtype:
         """The type of the network's first floating-point parameter or buffer; float32 if it has none."""
         return self._reference().dtype
+
+    @property
+    def without_parameters(self) -> bool:
+        """Whether nothing in the network has a floating-point type of its own."""
+        return not self._reference().numel()
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -98,6 +117,16 @@ class VisionModel:
     def _reference(self) -> Tensor:
         tensors = chain(self.net.parameters(), self.net.buffers())
         return next((t for t in tensors if t.is_floating_point()), torch.empty(0, dtype=torch.float32, device="cpu"))
+
+
+def _outputs_of(net: nn.Module) -> Outputs:
+    library, kind = type(net).__module__.partition(".")[0], type(net).__name__
+    without_head = (
+        library == "open_clip"
+        or (library == "timm" and getattr(net, "num_classes", None) == 0)
+        or (library == "transformers" and not search("For[A-Z]", kind))
+    )
+    return "features" if without_head else "classes"
 
 
 def as_vision_model(model: Any) -> VisionModel:

@@ -1,8 +1,8 @@
 """Run any network with other backward rules: the function mode that sees every operation of a forward pass."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
 from threading import get_ident
@@ -38,6 +38,7 @@ from ierf.rules.hidden import HiddenPaths, refusal
 from ierf.rules.memory import Geometry, Meaning, Memories, Memory, address, axis_along, overlay
 from ierf.rules.primitives import Backward, Place, constant, metered
 from ierf.rules.tape import Made, Node, Tape
+from ierf.rules.verification import Trace, Value, Witness, forget, kind_of, verified, verify
 
 _METADATA = frozenset(
     "size dim ndim shape dtype device layout stride numel nelement element_size is_contiguous is_floating_point "
@@ -187,6 +188,8 @@ class RuleMode(TorchFunctionMode):
         self._modules: list[str] = []
         self._makers: dict[int, str] = {}
         self._samples = 0
+        self.trace: Trace | None = None
+        """What each operation returned, if that is wanted."""
 
     def start(self, x: Tensor, axis: int = 1) -> None:
         self._samples = len(x)
@@ -244,6 +247,7 @@ class RuleMode(TorchFunctionMode):
         target = written_to(name, func, args, kwargs)
         if not tracked and (target is None or not self._shared(target)):
             output = func(*map_tensors(self._value, args), **map_tensors(self._value, kwargs))
+            self._witness(name, output)
             if name in _CASTS and args and id(args[0]) in self.tape.masks:
                 self._masks(output, self.tape.masks[id(args[0])])
             return output
@@ -262,6 +266,7 @@ class RuleMode(TorchFunctionMode):
             )
         with open_blocks():
             output = self._apply(call.name, call.func, call.args, call.kwargs)
+        self._witness(call.name, output)
         return output if call.target is None else self._write_to(call.target, output)
 
     def _values(self, name: str, func: Callable[..., Any], args: Any, kwargs: Any, tracked: bool) -> Any:
@@ -273,6 +278,11 @@ class RuleMode(TorchFunctionMode):
         if name in _COMPARISONS and len(sources) == 1 and isinstance(output, Tensor):
             self._masks(output, sources.pop())
         return output
+
+    def _witness(self, name: str, output: Any) -> None:
+        if self.trace is not None:
+            values = [self._value(t).detach() for t in tensors_in(output) if t.is_floating_point()]
+            self.trace += [Value(name.rstrip("_"), self._modules[-1] if self._modules else "", t) for t in values]
 
     def _masks(self, mask: Tensor, node: int) -> None:
         self._keep.append(mask)
@@ -548,22 +558,72 @@ def record(
     fallback: Rule,
     backward: Backward,
     forward: Callable[[Tensor], Tensor] | None = None,
+    plain: Callable[[Tensor], Tensor] | None = None,
 ) -> Tape:
     """One forward pass of `net` on `x` under `rules`; `forward` names another entry than `net(x)`.
 
     The names of running modules come from torch's global module hooks, which are gone on return; `net` has none.
+
+    plain: the network without rules, whose output the pass is compared with, once for inputs of this kind.
+
+    Raises:
+        UnsupportedOperationError: the network computes in a way that cannot be followed.
+        IerfError: its output does not depend on `x`.
     """
     mode = RuleMode(rules, fallback, backward)
+    _run(mode, net, x, forward or net)
+    tape = mode.tape
+    if plain is not None and not verified(net, kind_of(rules, fallback), x):
+        try:
+            verify(
+                tape.settle(tape.output),
+                lambda: plain(x.detach()),
+                lambda: _trace_recorded(RuleMode(rules, fallback, Backward()), net, x, forward or net),
+                lambda: _trace_plain(net, x, plain),
+            )
+        except BaseException:
+            forget(net)
+            raise
+    return tape
+
+
+def _trace_recorded(mode: RuleMode, net: nn.Module, x: Tensor, forward: Callable[[Tensor], Tensor]) -> Trace:
+    mode.trace = []
+    _run(mode, net, x, forward)
+    return mode.trace
+
+
+def _trace_plain(net: nn.Module, x: Tensor, plain: Callable[[Tensor], Tensor]) -> Trace:
+    running: list[str] = []
+    witness = Witness(_METADATA | _VALUES | {"__iter__"}, lambda: next((m for m in reversed(running) if m), ""))
+    with _named_modules(net, running.append, lambda output: running.pop()), torch.no_grad(), witness:
+        plain(x.detach())
+    return witness.trace
+
+
+def _run(mode: RuleMode, net: nn.Module, x: Tensor, forward: Callable[[Tensor], Tensor]) -> None:
+    with _named_modules(net, mode.entered, mode.left), torch.enable_grad(), mode:
+        mode.start(x)
+        output = forward(x)
+    found = mode.find(output)
+    if found is None:
+        raise cut_off(mode.stops)
+    mode.tape.output = found
+
+
+@contextmanager
+def _named_modules(net: nn.Module, entered: Callable[[str], Any], left: Callable[[Any], Any]) -> Iterator[None]:
+    """Inside, the names of modules of `net` that start and end in this thread are told."""
     names = {id(module): name for name, module in net.named_modules()}
     thread = get_ident()
 
     def enter(module: nn.Module, args: Any) -> None:
         if get_ident() == thread:
-            mode.entered(names.get(id(module), ""))
+            entered(names.get(id(module), ""))
 
     def leave(module: nn.Module, args: Any, output: Any) -> None:
         if get_ident() == thread:
-            mode.left(output)
+            left(output)
 
     with ExitStack() as stack:
         for handle in (
@@ -571,15 +631,7 @@ def record(
             torch_module.register_module_forward_hook(leave),
         ):
             stack.callback(handle.remove)
-        stack.enter_context(torch.enable_grad())
-        stack.enter_context(mode)
-        mode.start(x)
-        output = (forward or net)(x)
-        found = mode.find(output)
-    if found is None:
-        raise cut_off(mode.stops)
-    mode.tape.output = found
-    return mode.tape
+        yield
 
 
 def cut_off(stops: Sequence[str]) -> IerfError:

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from math import prod
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from ierf.operations import LAYERS
@@ -166,7 +167,8 @@ class Tape:
         if entry.settled is None:
             entry.settled = entry.tensor
             if entry.affine is not None:
-                backward, entry.settled = entry.affine.backward, entry.affine.share(entry.tensor)
-                if backward.metered and entry.settled.requires_grad:
-                    entry.settled = metered(entry.settled, backward, entry.place, 1.0)
+                with torch.set_grad_enabled(entry.tensor.requires_grad):
+                    backward, entry.settled = entry.affine.backward, entry.affine.share(entry.tensor)
+                    if backward.metered and entry.settled.requires_grad:
+                        entry.settled = metered(entry.settled, backward, entry.place, 1.0)
         return entry.settled

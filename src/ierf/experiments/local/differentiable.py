@@ -73,7 +73,7 @@ def explained(
 
         def trace(rules: Mapping[str, Rule], fallback: Rule, images: Tensor) -> RecordedPass:
             table = rules if beta is None else softened(beta, rules, fallback)
-            return RecordedPass(record(model.net, images, table, fallback, backward, forward), backward)
+            return RecordedPass(record(model.net, images, table, fallback, backward, forward.recorded), backward)
 
         map, logits = MAPS[method](trace, pixels, target)
         yield Explained(pixels, map, logits, backward)
@@ -83,7 +83,7 @@ def soft_logits(model: VisionModel, x: Float[Tensor, "N 3 H W"], beta: float) ->
     """The logits with a softplus in place of every ReLU."""
     with running(model, x) as (forward, pixels):
         rules, backward = softened(beta, {}, Call.run), Backward()
-        tape = record(model.net, pixels, rules, Call.run, backward, forward)
+        tape = record(model.net, pixels, rules, Call.run, backward, forward.recorded)
         return tape.settle(tape.output).detach()
 
 

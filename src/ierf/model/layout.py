@@ -1,0 +1,93 @@
+"""Which axis of a network's input holds the channels: 1, the last (N, H, W, C), or behind frames (N, F, C, H, W)."""
+
+from collections.abc import Callable
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ierf.operations import CONVOLUTIONS, LAYERS, operation_name
+
+_FEW = 4
+"""Pictures have at most this many channels where nothing else tells them from rows and columns."""
+_KNOWN: WeakKeyDictionary[nn.Module, dict[tuple[int, ...], int]] = WeakKeyDictionary()
+
+
+def channels_of_pixels(net: nn.Module, forward: Callable[[Tensor], Any], x: Tensor) -> int:
+    """The axis of `x` that arrives at the channels of the first convolution; found once for each network and shape.
+
+    forward: the network as a function. What happens to the pixels before the first layer (permuted, reshaped, padded,
+    normalised, resized) is followed by its gradient: two values that differ in the channel alone come from pixels that
+    do. A network that begins with a linear layer says nothing: then the axis is the first of 1, the last, and 2 that
+    is short enough for channels.
+    """
+    if x.ndim == 4 and x.shape[1] in (1, 3) and x.shape[3] > _FEW:
+        return 1
+    known = _KNOWN.setdefault(net, {})
+    shape = tuple(x.shape[1:])
+    if shape not in known:
+        known[shape] = _followed(forward, x[:1]) or _guessed(shape)
+    return known[shape]
+
+
+def _guessed(shape: tuple[int, ...]) -> int:
+    """The axis, of a sample's shape, that is short enough."""
+    few = [i for i in (0, len(shape) - 1, 1) if shape[i] <= _FEW]
+    return few[0] + 1 if few else 1
+
+
+class _FirstLayer(Exception):  # noqa: N818
+    """Carries what enters the first layer out of a forward pass that need not go on."""
+
+    def __init__(self, entered: Tensor, operation: str) -> None:
+        super().__init__(operation)
+        self.entered, self.operation = entered, operation
+
+
+class _UntilFirstLayer(TorchFunctionMode):
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name, kwargs = operation_name(func), kwargs or {}
+        entered = args[0] if args else kwargs.get("input")
+        if name in LAYERS and isinstance(entered, Tensor) and entered.requires_grad:
+            raise _FirstLayer(entered, name)
+        return func(*args, **kwargs)
+
+
+def _followed(forward: Callable[[Tensor], Any], x: Tensor) -> int | None:
+    pixels = x.detach().clone().requires_grad_()
+    try:
+        with torch.enable_grad(), _UntilFirstLayer():
+            forward(pixels)
+    except _FirstLayer as first:
+        if first.operation in CONVOLUTIONS:
+            return _origin(first.entered, first.entered.ndim - 1 - int(first.operation[-2]), pixels)
+    except Exception:  # the pass itself will say what is wrong with the network
+        return None
+    return None
+
+
+def _origin(entered: Tensor, channels: int, pixels: Tensor) -> int | None:
+    """The axis of the pixels along which the axis `channels` of what enters a layer runs."""
+    varied = _varied(entered, channels, pixels)
+    if varied:
+        return varied.pop() if len(varied) == 1 else None
+    others = [_varied(entered, i, pixels) for i in range(channels + 1, entered.ndim)]
+    left = set(range(1, pixels.ndim)).difference(*others)
+    return left.pop() if len(left) == 1 else None
+
+
+def _varied(entered: Tensor, axis: int, pixels: Tensor) -> set[int]:
+    """The axes of the pixels in which two neighbours along an axis differ by where they come from."""
+    if entered.shape[axis] < 2:
+        return set()
+    here = [size // 2 for size in entered.shape]
+    places = []
+    for step in (0, 1):
+        here[axis] = entered.shape[axis] // 2 - 1 + step
+        (slope,) = torch.autograd.grad(entered[tuple(here)], pixels, retain_graph=True)
+        places.append(torch.unravel_index(slope.abs().argmax(), slope.shape))
+    return {i for i, (one, other) in enumerate(zip(*places, strict=True)) if i > 0 and int(one) != int(other)}

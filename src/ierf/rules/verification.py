@@ -1,0 +1,132 @@
+"""A recorded pass must be the network: its output is compared with that of one plain pass.
+
+Once for each network, kind of rules, and shape, type and device of the input.
+"""
+
+from collections.abc import Callable, Mapping
+from threading import Lock
+from typing import Any, NamedTuple
+from warnings import warn
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from ierf.errors import UnsupportedOperationError
+from ierf.operations import COMPOSED, opened, operation_name, tensors_in
+
+TOLERANCE = {torch.float64: 1e-8}
+"""Largest difference of an output, over the largest output."""
+TOLERANCE_ELSEWHERE = 1e-4
+_VERIFIED: WeakKeyDictionary[nn.Module, set[Any]] = WeakKeyDictionary()
+_LOOKING = Lock()
+
+
+class Value(NamedTuple):
+    """What one operation returned."""
+
+    operation: str
+    module: str
+    tensor: Tensor
+
+
+Trace = list[Value]
+
+
+def verified(net: nn.Module, rules: str, x: Tensor) -> bool:
+    """Whether the network's passes on inputs like `x` by these rules were compared; from now on they count as such."""
+    key = rules, len(x) > 1, tuple(x.shape[1:]), x.dtype, str(x.device)
+    with _LOOKING:
+        known = _VERIFIED.setdefault(net, set())
+        if key in known:
+            return True
+        known.add(key)
+        return False
+
+
+def forget(net: nn.Module) -> None:
+    """Compare the next passes of a network again."""
+    with _LOOKING:
+        _VERIFIED.pop(net, None)
+
+
+def difference(recorded: Tensor, plain: Tensor) -> float:
+    """The largest difference over the largest number, 0 if both are alike where they are not finite."""
+    if recorded.shape != plain.shape:
+        return float("inf")
+    scale = plain.abs().nan_to_num(0, 0, 0).amax().clamp_min(torch.finfo(plain.dtype).tiny)
+    return float(((recorded - plain).abs().nan_to_num(0, 0, 0).amax() / scale).nan_to_num(0))
+
+
+def tolerance(dtype: torch.dtype) -> float:
+    return TOLERANCE.get(dtype, TOLERANCE_ELSEWHERE)
+
+
+def verify(
+    recorded: Tensor, plain: Callable[[], Tensor], again: Callable[[], Trace], trace: Callable[[], Trace]
+) -> None:
+    """Compare a recorded output with the network's.
+
+    again, trace: the values of all operations of a recorded and of a plain pass, to find the first that differs.
+    Raises `UnsupportedOperationError`; a network whose plain passes differ among themselves gets a warning.
+    """
+    with torch.no_grad():
+        expected = plain()
+    off = difference(recorded.detach(), expected)
+    if off <= tolerance(expected.dtype):
+        return
+    with torch.no_grad():
+        spread = difference(plain(), expected)
+    if spread > tolerance(expected.dtype):
+        warn(
+            "the network returns other values each time it runs (dropout that is always on?): so do its maps",
+            stacklevel=2,
+        )
+        return
+    raise UnsupportedOperationError(
+        f"the recorded pass is not the network's: the outputs differ by {off:.1%} of the largest"
+        f"{_first(again(), trace())}; please report this network. VisionModel(net, verify=False) goes on all the same"
+    )
+
+
+def _first(recorded: Trace, plain: Trace) -> str:
+    for mine, other in zip(recorded, plain, strict=False):
+        if mine.operation != other.operation:
+            break
+        if difference(mine.tensor, other.tensor) > tolerance(other.tensor.dtype):
+            where = f" in the module {other.module!r}" if other.module else ""
+            return f", first behind the operation {other.operation!r}{where}"
+    return ""
+
+
+class Witness(TorchFunctionMode):
+    """Keeps what each operation of a plain pass returns."""
+
+    def __init__(self, passed_over: frozenset[str], module: Callable[[], str]) -> None:
+        super().__init__()
+        self.trace: Trace = []
+        self._passed_over, self._module = passed_over, module
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        name, kwargs = operation_name(func, len(args) > 1 and isinstance(args[1], Tensor)), kwargs or {}
+        if name in COMPOSED:
+            with self:
+                return opened(func)(*args, **kwargs)
+        output = func(*args, **kwargs)
+        if name not in self._passed_over:
+            shown = args[0] if name == "__setitem__" else output
+            self.trace += [
+                Value(name.rstrip("_"), self._module(), t.detach().clone())
+                for t in tensors_in(shown)
+                if t.is_floating_point()
+            ]
+        return output
+
+
+def kind_of(rules: Mapping[str, Any], fallback: Callable[..., Any]) -> str:
+    """A name for a table of rules: that of the options that made it."""
+    owner = getattr(fallback, "__self__", None)
+    return repr(owner) if owner is not None else f"{getattr(fallback, '__qualname__', fallback)} {len(rules)}"
