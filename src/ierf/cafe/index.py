@@ -1,5 +1,6 @@
 """The photographs that activate each latent of each layer: one pass over a data set, resumable, found again on disk."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -281,7 +282,9 @@ class _State:
         """Raises `IerfError` if the file is missing or damaged."""
         try:
             with safetensors.safe_open(path, "pt") as file:
-                counts = {name: int(file.metadata()[name]) for name in ("seen", "photographs")}
+                metadata = file.metadata()
+                known = json.loads(metadata["counts"]) if "counts" in metadata else metadata
+                counts = {name: int(known[name]) for name in ("seen", "photographs")}
                 found: dict[tuple[str, Kind], dict[str, Tensor]] = {}
                 for key in file.keys():  # noqa: SIM118
                     name, kind, field = key.rsplit("/", 2)
@@ -293,13 +296,14 @@ class _State:
         )
 
     def bytes(self) -> bytes:
-        """All tensors as one file."""
+        """All tensors as one file; safetensors writes several names of metadata in random order, so there is one."""
         tensors = {
             f"{name}/{kind}/{field}": tensor.contiguous()
             for (name, kind), one in self.kept.items()
             for field, tensor in one.tensors().items()
         }
-        return safetensors.torch.save(tensors, {"seen": str(self.seen), "photographs": str(self.photographs)})
+        counts = {"seen": self.seen, "photographs": self.photographs}
+        return safetensors.torch.save(tensors, {"counts": json.dumps(counts)})
 
 
 def _settings_in(folder: Path) -> dict[str, Any]:
