@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -24,12 +24,15 @@ from ierf.model.images import ImageLike
 from ierf.model.logits import logits_of
 from ierf.store.data import First, Images, open_images
 from ierf.store.files import read_json, write, write_json
+from ierf.store.lock import only_writer
 from ierf.store.reading_ahead import read_ahead
 from ierf.store.weights import weights_hash
 
 FORMAT, VERSION = "ierf-latent-index", 2
 SETTINGS, STATE = "index.json", "index.safetensors"
 _READERS = 2
+_LATER = ("preprocessing", "rules")
+"""Settings that the first indices of this version do not name."""
 
 Track = Callable[[Sequence[Any]], Iterable[Any]]
 
@@ -154,28 +157,29 @@ def build_index(
         bfloat16: see `ierf.cafe.peaks`: what is kept is the same, `fired`, `total` and `of_class` are rounded.
         seed: of the samples.
 
-    Raises `IerfError` if the folder holds an index with other settings, or no photograph can be read.
+    Raises `IerfError` if the folder holds an index with other settings, or has a writer, or no photograph can be read.
     """
     source = open_images(images) if limit is None else First(open_images(images), limit)
     layers = [LatentLayer(model, name, sae, values) for name, sae in saes.items()]
     folder, settings = Path(folder), _settings(model, layers, source, top, sample, batch, seed, bfloat16)
-    state = _begun(folder, settings) or _State(empty(model, layers, top, sample))
-    batches = _batches(model, source, state.seen, batch)
-    starts = range(state.seen, len(source.names), batch)
-    with evaluating(model.net), torch.no_grad():
-        for number, start in enumerate(track(starts)):
-            numbers, x = next(batches)
-            kept = state.kept
-            if len(x):
-                random = np.random.default_rng([seed, start])
-                kept = add_batch(model, layers, kept, x, torch.tensor(numbers), random, bfloat16)
-            state = _State(kept, min(start + batch, len(source.names)), state.photographs + len(x))
-            if state.photographs and number % save_every == save_every - 1:
-                _write(folder, state, settings)
-    if not state.photographs:
-        raise IerfError(f"none of the {len(source.names)} photographs of {source.address!r} can be read")
-    _write(folder, state, settings)
-    return LatentIndex.open(folder)
+    with only_writer(folder):
+        state = _begun(folder, settings) or _State(empty(model, layers, top, sample))
+        batches = _batches(model, source, state.seen, batch)
+        starts = range(state.seen, len(source.names), batch)
+        with evaluating(model.net), torch.no_grad():
+            for number, start in enumerate(track(starts)):
+                numbers, x = next(batches)
+                kept = state.kept
+                if len(x):
+                    random = np.random.default_rng([seed, start])
+                    kept = add_batch(model, layers, kept, x, torch.tensor(numbers), random, bfloat16)
+                state = _State(kept, min(start + batch, len(source.names)), state.photographs + len(x))
+                if state.photographs and number % save_every == save_every - 1:
+                    _write(folder, state, settings)
+        if not state.photographs:
+            raise IerfError(f"none of the {len(source.names)} photographs of {source.address!r} can be read")
+        _write(folder, state, settings)
+        return LatentIndex.open(folder)
 
 
 def add_batch(
@@ -240,7 +244,9 @@ def _settings(
         "version": VERSION,
         "model": model.name,
         "weights": weights_hash(model.net),
+        "preprocessing": asdict(model.preprocess),
         "layers": {layer.layer: weights_hash(layer.sae) for layer in layers},
+        "rules": {layer.layer: [layer.sae.kind, layer.sae.k, dict(layer.sae.options)] for layer in layers},
         "prefix": {layer.layer: layer.grid.prefix for layer in layers},
         "kinds": {layer.layer: list(layer.kinds) for layer in layers},
         "values": layers[0].values,
@@ -321,7 +327,9 @@ def _begun(folder: Path, settings: Mapping[str, Any]) -> _State | None:
     if not (folder / SETTINGS).exists() or not (folder / STATE).exists():
         return None
     found = _settings_in(folder)
-    differing = [name for name in settings if found.get(name) != settings[name]]
+    wanted = json.loads(json.dumps(settings))
+    unsaid = {name: wanted[name] for name in _LATER}
+    differing = [name for name in wanted if {**unsaid, **found}.get(name) != wanted[name]]
     if differing:
         raise IerfError(
             f"{str(folder)!r} holds an index with other settings ({', '.join(differing)}); write to another folder"
