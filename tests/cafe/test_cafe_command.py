@@ -8,8 +8,8 @@ from small_latents import photographs
 from typer.testing import CliRunner
 
 from ierf.cli import main
-from ierf.report import latents
 from ierf.concepts import SAE
+from ierf.report import latents
 
 RUN = CliRunner()
 
