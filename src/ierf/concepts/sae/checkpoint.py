@@ -8,7 +8,6 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
-import torch
 from torch import Tensor
 
 from ierf.concepts.sae.mixing import Position
@@ -43,13 +42,13 @@ def save(folder: Path, checkpoint: Checkpoint, run: Mapping[str, Any]) -> None:
     write(folder / FILE, safetensors.torch.save(tensors, {"state": json.dumps(state)}))
 
 
-def find(folder: Path, run: Mapping[str, Any], device: torch.device) -> Checkpoint | None:
-    """The checkpoint in a folder, None if there is none. Raises `IerfError` if it belongs to another run."""
+def find(folder: Path, run: Mapping[str, Any]) -> Checkpoint | None:
+    """The checkpoint in a folder, on the CPU, None if there is none. Raises `IerfError` for another run's."""
     path = folder / FILE
     if not path.exists():
         return None
     try:
-        with safetensors.safe_open(path, "pt", device=str(device)) as file:
+        with safetensors.safe_open(path, "pt") as file:
             state = json.loads(file.metadata()["state"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:

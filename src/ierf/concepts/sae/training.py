@@ -68,7 +68,7 @@ def train(
         "source": source.identity,
     }
     with nullcontext() if out is None or _rank() else only_writer(out):
-        begun = None if out is None else find(out, identity, run.device)
+        begun = None if out is None else find(out, identity)
         position, history = Position(), []
         if begun is not None:
             run.restore(begun)
