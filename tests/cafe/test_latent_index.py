@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from damage import silent
 from small_latents import LAYER, autoencoder, codes_by_hook, latent_layer, model, photographs, prepared
 
 from ierf.cafe import LatentIndex, build_index
@@ -300,3 +301,25 @@ def test_photographs_that_cannot_be_read_do_not_count(tmp_path: Path) -> None:
     all_of_them = build_index(model(), {LAYER: autoencoder()}, readable, tmp_path / "readable", batch=2)
     assert some.photographs == 4
     assert torch.equal(some.layer(LAYER).frequency, all_of_them.layer(LAYER).frequency)
+
+
+def test_a_damaged_index_is_a_sentence(tmp_path: Path) -> None:
+    build(tmp_path / "index", count=5)
+
+    def read(folder: Path) -> list[Any]:
+        index = LatentIndex.open(folder)
+        tops = [(key, [layer.top(latent) for latent in range(16)]) for key, layer in index.layers.items()]
+        return [
+            index.photographs,
+            tops,
+            {name: t.tolist() for _, one in index.layers.items() for name, t in one.kept.tensors().items()},
+        ]
+
+    found, refused = silent(tmp_path / "index", read)
+    assert not found, "\n".join(found)
+    assert refused > 50
+    path = tmp_path / "index" / "index.safetensors"
+    content = path.read_bytes()
+    path.write_bytes(content[:-4] + b"\xff\xff\xff\xff")
+    with pytest.raises(IerfError, match="missing or damaged"):
+        LatentIndex.open(tmp_path / "index")

@@ -27,14 +27,26 @@ from ierf.store.files import read_json, write, write_json
 from ierf.store.lock import only_writer
 from ierf.store.reading_ahead import read_ahead
 from ierf.store.weights import weights_hash
+from ierf.typed import FieldError, typed
 
 FORMAT, VERSION = "ierf-latent-index", 2
 SETTINGS, STATE = "index.json", "index.safetensors"
 _READERS = 2
+_MOST_TOKENS = 1 << 16
+"""In front of the patches."""
 _LATER = ("preprocessing", "rules")
 """Settings that the first indices of this version do not name."""
 
 Track = Callable[[Sequence[Any]], Iterable[Any]]
+
+
+@dataclass(frozen=True)
+class _Needed:
+    """Settings that an index is read with."""
+
+    model: str
+    values: Values
+    prefix: Mapping[str, int]
 
 
 class Example(NamedTuple):
@@ -117,6 +129,9 @@ class LatentIndex:
             raise IerfError(f"there is no index of latents in {str(folder)!r}; `ierf cafe` makes one")
         settings = _settings_in(folder)
         state = _State.read(folder / STATE)
+        prefix, known = settings["prefix"], {name for name, _ in state.kept}
+        if set(prefix) != known or any(not 0 <= prefix[name] < _MOST_TOKENS for name in known):
+            raise IerfError(f"{str(folder / SETTINGS)!r} is damaged: prefix is {prefix}; build the index anew")
         layers = {
             (name, kind): IndexedLayer(name, kind, one, state.photographs, settings["prefix"][name])
             for (name, kind), one in state.kept.items()
@@ -295,11 +310,13 @@ class _State:
                 for key in file.keys():  # noqa: SIM118
                     name, kind, field = key.rsplit("/", 2)
                     found.setdefault((name, kind), {})[field] = file.get_tensor(key)
-        except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
-            raise IerfError(f"{str(path)!r} is missing or damaged ({error}); build the index anew") from None
-        return cls(
-            {key: Kept(**{f.name: tensors[f.name] for f in fields(Kept)}) for key, tensors in found.items()}, **counts
-        )
+            kept = {key: Kept(**{f.name: tensors[f.name] for f in fields(Kept)}) for key, tensors in found.items()}
+            for key, one in kept.items():
+                _check(one, " ".join(key))
+        except (safetensors.SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())
+            raise IerfError(f"{str(path)!r} is missing or damaged ({reason}); build the index anew") from None
+        return cls(kept, **counts)
 
     def bytes(self) -> bytes:
         """All tensors as one file; safetensors writes several names of metadata in random order, so there is one."""
@@ -312,13 +329,29 @@ class _State:
         return safetensors.torch.save(tensors, {"counts": json.dumps(counts)})
 
 
+def _check(kept: Kept, name: str) -> None:
+    """Raises `FieldError` for tensors of other sizes or types, or with numbers that are not finite."""
+    latents, classes = len(kept.top), kept.of_class.shape[-1]
+    like = Kept.empty(latents, kept.top.shape[-1], kept.sample.shape[-1], classes)
+    for field, expected in like.tensors().items():
+        found = kept.tensors()[field]
+        if found.shape != expected.shape or found.dtype != expected.dtype:
+            raise FieldError(f"{field} of {name} is {tuple(found.shape)}, {found.dtype}, not as the others have it")
+        if not bool(found.isfinite().all()):
+            raise FieldError(f"{field} of {name} has values that are not finite")
+
+
 def _settings_in(folder: Path) -> dict[str, Any]:
     """Raises `IerfError` for an index of another version."""
-    settings: dict[str, Any] = read_json(folder / SETTINGS)
-    if settings.get("format") != FORMAT or settings.get("version") != VERSION:
+    settings: Any = read_json(folder / SETTINGS)
+    if not isinstance(settings, dict) or settings.get("format") != FORMAT or settings.get("version") != VERSION:
         raise IerfError(
             f"{str(folder / SETTINGS)!r} is not that of an index of version {VERSION}; write one to another folder"
         )
+    try:
+        typed({name: settings[name] for name in ("prefix", "values", "model") if name in settings}, _Needed)
+    except FieldError as error:
+        raise IerfError(f"{str(folder / SETTINGS)!r} is damaged: {error}; build the index anew") from None
     return settings
 
 
