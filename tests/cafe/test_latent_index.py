@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 from damage import silent
+from safetensors import safe_open
+from safetensors.torch import save_file
 from small_latents import LAYER, autoencoder, codes_by_hook, latent_layer, model, photographs, prepared
 
 from ierf.cafe import LatentIndex, build_index
@@ -319,7 +321,13 @@ def test_a_damaged_index_is_a_sentence(tmp_path: Path) -> None:
     assert not found, "\n".join(found)
     assert refused > 50
     path = tmp_path / "index" / "index.safetensors"
-    content = path.read_bytes()
-    path.write_bytes(content[:-4] + b"\xff\xff\xff\xff")
-    with pytest.raises(IerfError, match="missing or damaged"):
-        LatentIndex.open(tmp_path / "index")
+    with safe_open(path, "pt") as file:
+        tensors, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+    for change, said in (
+        (lambda t: t * math.nan, "not finite"),
+        (lambda t: t[:, :1].contiguous(), "not as the others"),
+    ):
+        key = f"{LAYER}/patch/sample_entropy"
+        save_file({**tensors, key: change(tensors[key])}, path, metadata)
+        with pytest.raises(IerfError, match=rf"index.safetensors.*sample_entropy of {LAYER} patch.*{said}"):
+            LatentIndex.open(tmp_path / "index")
