@@ -1,9 +1,9 @@
 """Writing files whole or not at all."""
 
 import os
+import secrets
 from contextlib import suppress
 from pathlib import Path
-from tempfile import NamedTemporaryFile
 
 from ierf.errors import IerfError
 
@@ -25,19 +25,13 @@ def write(path: Path, content: bytes) -> Path:
 
 
 def _replace(path: Path, content: bytes) -> None:
-    with NamedTemporaryFile(dir=path.parent, prefix=".", suffix=".part", delete=False) as part:
-        try:
-            part.write(content)
-            part.close()
-            os.chmod(part.name, 0o666 & ~_umask())
-            os.replace(part.name, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(part.name)
-            raise
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+    """By a new file beside it, whose permissions the operating system takes from the process."""
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        with open(part, "xb") as file:
+            file.write(content)
+        os.replace(part, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(part)
+        raise

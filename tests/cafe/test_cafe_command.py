@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from ierf.cli import main
 from ierf.concepts import SAE
+from ierf.report import latents
 
 RUN = CliRunner()
 
@@ -71,3 +72,13 @@ def test_photographs_that_cannot_be_read_or_are_too_few_are_one_line(folder: Pat
     few = RUN.invoke(main, [*arguments, "--data", str(folder / "photos"), "--limit", "3"])
     assert "no latent is active in 8 of the 3 photographs" in " ".join(few.output.split())
     assert unreadable.exit_code == few.exit_code == 2
+
+
+def test_a_latent_without_evidence_is_described_in_words() -> None:
+    """A class token's latent may be active where no patch is: there is no peak, so no distance from it."""
+    nothing = float("nan")
+    card = latents.LatentCard("a", "class", 3, [], [], 0.5, nothing, 0.25, nothing, nothing, [])
+    shown = latents._item(card, [])
+    assert "no patch is active or has positive evidence" in shown
+    assert "nan " not in shown
+    assert "nan" not in latents._title(card)

@@ -1,11 +1,17 @@
 """The index of latents against all codes in memory, whatever the batches, killed or not."""
 
 import math
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from damage import silent
+from safetensors import safe_open
+from safetensors.torch import save_file
 from small_latents import LAYER, autoencoder, codes_by_hook, latent_layer, model, photographs, prepared
 
 from ierf.cafe import LatentIndex, build_index
@@ -99,6 +105,72 @@ def test_a_killed_run_ends_as_one_that_was_not(tmp_path: Path) -> None:
     for key, found in whole.layers.items():
         for name, tensor in found.kept.tensors().items():
             assert torch.equal(tensor, again.layers[key].kept.tensors()[name]), (key, name)
+
+
+def folder_bytes(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
+
+
+@pytest.mark.parametrize("fault", [1, 2, 3, 5, 7, 8, 11])
+def test_a_run_killed_at_any_write_ends_with_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: int
+) -> None:
+    """Files are put in place by `os.replace`: what is killed just before or behind the n-th of them is resumed."""
+    build(tmp_path / "whole", save_every=1)
+    replace, count = os.replace, 0
+
+    def dying(source: Any, target: Any) -> None:
+        nonlocal count
+        count += 1
+        if count == fault and fault % 2:
+            raise KeyboardInterrupt
+        replace(source, target)
+        if count == fault:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", dying)
+        try:
+            build(tmp_path / "killed", save_every=1)
+        except KeyboardInterrupt:
+            assert count == fault
+    build(tmp_path / "killed", save_every=1)
+    assert folder_bytes(tmp_path / "killed") == folder_bytes(tmp_path / "whole")
+
+
+def test_a_process_that_is_killed_and_resumed_ends_with_the_same_bytes(tmp_path: Path) -> None:
+    """Each process has its own order of hashes, in which nothing may be written."""
+    here = Path(__file__).parent
+    program = (
+        "import sys, time, torch; torch.set_num_threads(1)\n"
+        f"sys.path[:0] = [{str(here)!r}, {str(here.parent)!r}]\n"
+        "from test_latent_index import build\n"
+        "from pathlib import Path\n"
+        "slow = float(sys.argv[2])\n"
+        "def track(batches):\n"
+        "    for one in batches:\n"
+        "        yield one\n"
+        "        print('saved', flush=True)\n"
+        "        time.sleep(slow)\n"
+        "build(Path(sys.argv[1]), save_every=1, batch=1, track=track)\n"
+    )
+
+    def begun(folder: str, slow: float) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            [sys.executable, "-c", program, str(tmp_path / folder), str(slow)], stdout=subprocess.PIPE, text=True
+        )
+
+    with begun("killed", 0.5) as running:
+        assert running.stdout is not None
+        for _ in range(4):
+            assert running.stdout.readline() == "saved\n"
+        running.kill()
+    for folder in ("killed", "whole"):
+        with begun(folder, 0) as running:
+            said = running.communicate(timeout=60)[0]
+        assert running.returncode == 0
+        assert len(said.splitlines()) == (7 if folder == "killed" else 11)
+    assert folder_bytes(tmp_path / "killed") == folder_bytes(tmp_path / "whole")
 
 
 def test_the_sample_is_uniform_over_photographs_that_activate() -> None:
@@ -231,3 +303,31 @@ def test_photographs_that_cannot_be_read_do_not_count(tmp_path: Path) -> None:
     all_of_them = build_index(model(), {LAYER: autoencoder()}, readable, tmp_path / "readable", batch=2)
     assert some.photographs == 4
     assert torch.equal(some.layer(LAYER).frequency, all_of_them.layer(LAYER).frequency)
+
+
+def test_a_damaged_index_is_a_sentence(tmp_path: Path) -> None:
+    build(tmp_path / "index", count=5)
+
+    def read(folder: Path) -> list[Any]:
+        index = LatentIndex.open(folder)
+        tops = [(key, [layer.top(latent) for latent in range(16)]) for key, layer in index.layers.items()]
+        return [
+            index.photographs,
+            tops,
+            {name: t.tolist() for _, one in index.layers.items() for name, t in one.kept.tensors().items()},
+        ]
+
+    found, refused = silent(tmp_path / "index", read)
+    assert not found, "\n".join(found)
+    assert refused > 50
+    path = tmp_path / "index" / "index.safetensors"
+    with safe_open(path, "pt") as file:
+        tensors, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+    for change, said in (
+        (lambda t: t * math.nan, "not finite"),
+        (lambda t: t[:, :1].contiguous(), "not as the others"),
+    ):
+        key = f"{LAYER}/patch/sample_entropy"
+        save_file({**tensors, key: change(tensors[key])}, path, metadata)
+        with pytest.raises(IerfError, match=rf"index.safetensors.*sample_entropy of {LAYER} patch.*{said}"):
+            LatentIndex.open(tmp_path / "index")

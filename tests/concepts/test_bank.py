@@ -314,3 +314,9 @@ class _open:  # noqa: N801
     def __enter__(self) -> None: ...
 
     def __exit__(self, *_: object) -> None: ...
+
+
+def test_a_bank_whose_codes_are_empty_says_so(store: PFVStore) -> None:
+    with pytest.warns(UserWarning, match=r"act2: a PFV is coded with .* of 6 concepts on average.*l0_ratio=0\.667"):
+        bank = ConceptBank.fit(store, n_concepts=6, layers=["act2"], l0_ratio=0.996)
+    assert bank.layer("act2").l0_ratio > 1 - 0.5 / 6

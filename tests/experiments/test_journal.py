@@ -4,9 +4,14 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
+from torch import nn
 
 from ierf.errors import IerfError
+from ierf.experiments.data.photos import folder_fingerprint
+from ierf.experiments.identity import model_fingerprint
 from ierf.experiments.journal import Journal, Values, run_over
+from ierf.model import Preprocess, VisionModel
 
 SETTINGS = {"model": "a", "methods": ["srd"], "seed": 0}
 
@@ -85,3 +90,63 @@ def test_an_interruption_keeps_what_is_finished(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         run_over(["a", "b"], Journal.open(tmp_path / "run.jsonl", SETTINGS), interrupted, iter)
     assert Journal.open(tmp_path / "run.jsonl", SETTINGS).finished == {"a": {}}
+
+
+def test_two_runs_that_begin_at_once_do_not_mix(tmp_path: Path) -> None:
+    """Both find no file; the second one to write has other settings, or the same: it must not add to the first's."""
+    path = tmp_path / "out" / "run.jsonl"
+    one, other, same = (Journal.open(path, SETTINGS | {"model": name}) for name in ("a", "b", "a"))
+
+    def measure(image: str) -> Values:
+        for late in (other, same):
+            with pytest.raises(IerfError, match="another process is writing"):
+                run_over(["a"], late, lambda image: {"srd": {"fidelity": 9.0}}, iter)
+        return {"srd": {"fidelity": 1.0}}
+
+    first = run_over(["a", "bb"], one, measure, iter)
+    with pytest.raises(IerfError, match='model: "a" there, "b" here'):
+        run_over(["a"], other, lambda image: {"srd": {"fidelity": 9.0}}, iter)
+    assert run_over(["a", "bb"], same, lambda image: {"srd": {"fidelity": 9.0}}, iter) == first
+    assert [entry.name for entry in path.parent.iterdir()] == ["run.jsonl"]
+
+
+def test_who_only_looks_does_not_cut_what_another_writes(tmp_path: Path) -> None:
+    path = tmp_path / "run.jsonl"
+    finished(path, ["a"], [])
+    with path.open("ab") as file:
+        file.write(b'{"image": "b')
+    before = path.read_bytes()
+    assert list(Journal.open(path, SETTINGS).finished) == ["a"]
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("line", [b"[]", b"3", b'{"image": "a"}', b"\xff", b"[" * 100_000, b'"' + b"x" * 9])
+def test_a_damaged_record_is_a_sentence(tmp_path: Path, line: bytes) -> None:
+    path = tmp_path / "run.jsonl"
+    for content in (line + b"\n", json.dumps(SETTINGS).encode() + b"\n" + line + b"\n"):
+        path.write_bytes(content)
+        with pytest.raises(IerfError, match=r"is not the record of a run; write to another folder|other settings"):
+            Journal.open(path, SETTINGS)
+
+
+def test_networks_of_the_same_weights_are_told_apart(tmp_path: Path) -> None:
+    def fingerprint(activation: nn.Module, **buffers: float) -> str:
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Conv2d(3, 4, 1), activation, nn.Flatten(), nn.Linear(64, 2))
+        for name, value in buffers.items():
+            net.register_buffer(name, torch.tensor(value), persistent=False)
+        return model_fingerprint(VisionModel(net, Preprocess((4, 4), None)))
+
+    found = [fingerprint(nn.ReLU()), fingerprint(nn.ELU()), fingerprint(nn.ELU(0.5)), fingerprint(nn.ReLU(), a=1.0)]
+    assert len(set(found)) == 4
+    assert fingerprint(nn.ReLU()) == found[0]
+
+
+def test_photographs_of_the_same_names_and_sizes_are_told_apart(tmp_path: Path) -> None:
+    files = [tmp_path / "a.bmp", tmp_path / "b.bmp"]
+    for file in files:
+        file.write_bytes(bytes(100))
+    before = folder_fingerprint(tmp_path, files)
+    assert folder_fingerprint(tmp_path, files) == before
+    files[1].write_bytes(bytes(99) + b"x")
+    assert folder_fingerprint(tmp_path, files) != before

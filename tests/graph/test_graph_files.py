@@ -206,3 +206,15 @@ def test_a_page_has_the_cells_of_all_maps_in_one_block(tmp_path: Path) -> None:
                 assert block[at["start"] : at["start"] + at["rows"] * at["columns"]] == cells.content
         for address, content in zip(nodes[node.id]["exemplars"], node.exemplars, strict=True):
             assert (tmp_path / address).read_bytes() == content
+
+
+def test_a_graph_without_concepts_says_why_and_what_helps() -> None:
+    whole = graph().pruned(0.9)
+    nodes = tuple(node for node in whole.nodes if node.kind != "concept")
+    silent = replace(whole, nodes=nodes, accounts=tuple(replace(a, active=0.0) for a in whole.accounts))
+    said = left_out(silent)[0]
+    assert said.startswith(f"No concept of {', '.join(whole.layers)} is in a PFV here")
+    assert "l0_ratio" in said
+    unwanted = replace(whole, nodes=nodes, accounts=tuple(replace(a, active=3.0) for a in whole.accounts))
+    assert "speak for none of the classes" in left_out(unwanted)[0]
+    assert "is in a PFV" not in " ".join(left_out(whole))

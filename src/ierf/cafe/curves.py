@@ -39,8 +39,10 @@ def latent_curves(
     """Patches appear on a blank canvas, or vanish to it, those with the highest score first (Sec. V-C1).
 
     Patches with equal scores go row by row. The position at which the latent is read stays where it is in x.
-    NaN where the latent is not active in x.
+    NaN where the latent is not active in x. All is computed where the network is, wherever the rest comes from.
     """
+    x = x.to(layer.model.device)
+    latents, positions, scores = (values.to(x.device) for values in (latents, positions, scores))
     rank = scores.flatten(1).argsort(dim=1, descending=True, stable=True).argsort(1)
     patches = rank.shape[1]
     counts = torch.linspace(0, patches, min(points, patches + 1), device=x.device).round().long()

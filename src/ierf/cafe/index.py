@@ -1,7 +1,8 @@
 """The photographs that activate each latent of each layer: one pass over a data set, resumable, found again on disk."""
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -23,14 +24,29 @@ from ierf.model.images import ImageLike
 from ierf.model.logits import logits_of
 from ierf.store.data import First, Images, open_images
 from ierf.store.files import read_json, write, write_json
+from ierf.store.lock import only_writer
 from ierf.store.reading_ahead import read_ahead
 from ierf.store.weights import weights_hash
+from ierf.typed import FieldError, typed
 
 FORMAT, VERSION = "ierf-latent-index", 2
 SETTINGS, STATE = "index.json", "index.safetensors"
 _READERS = 2
+_MOST_TOKENS = 1 << 16
+"""In front of the patches."""
+_LATER = ("preprocessing", "rules")
+"""Settings that the first indices of this version do not name."""
 
 Track = Callable[[Sequence[Any]], Iterable[Any]]
+
+
+@dataclass(frozen=True)
+class _Needed:
+    """Settings that an index is read with."""
+
+    model: str
+    values: Values
+    prefix: Mapping[str, int]
 
 
 class Example(NamedTuple):
@@ -113,6 +129,9 @@ class LatentIndex:
             raise IerfError(f"there is no index of latents in {str(folder)!r}; `ierf cafe` makes one")
         settings = _settings_in(folder)
         state = _State.read(folder / STATE)
+        prefix, known = settings["prefix"], {name for name, _ in state.kept}
+        if set(prefix) != known or any(not 0 <= prefix[name] < _MOST_TOKENS for name in known):
+            raise IerfError(f"{str(folder / SETTINGS)!r} is damaged: prefix is {prefix}; build the index anew")
         layers = {
             (name, kind): IndexedLayer(name, kind, one, state.photographs, settings["prefix"][name])
             for (name, kind), one in state.kept.items()
@@ -153,28 +172,29 @@ def build_index(
         bfloat16: see `ierf.cafe.peaks`: what is kept is the same, `fired`, `total` and `of_class` are rounded.
         seed: of the samples.
 
-    Raises `IerfError` if the folder holds an index with other settings, or no photograph can be read.
+    Raises `IerfError` if the folder holds an index with other settings, or has a writer, or no photograph can be read.
     """
     source = open_images(images) if limit is None else First(open_images(images), limit)
     layers = [LatentLayer(model, name, sae, values) for name, sae in saes.items()]
     folder, settings = Path(folder), _settings(model, layers, source, top, sample, batch, seed, bfloat16)
-    state = _begun(folder, settings) or _State(empty(model, layers, top, sample))
-    batches = _batches(model, source, state.seen, batch)
-    starts = range(state.seen, len(source.names), batch)
-    with evaluating(model.net), torch.no_grad():
-        for number, start in enumerate(track(starts)):
-            numbers, x = next(batches)
-            kept = state.kept
-            if len(x):
-                random = np.random.default_rng([seed, start])
-                kept = add_batch(model, layers, kept, x, torch.tensor(numbers), random, bfloat16)
-            state = _State(kept, min(start + batch, len(source.names)), state.photographs + len(x))
-            if state.photographs and number % save_every == save_every - 1:
-                _write(folder, state, settings)
-    if not state.photographs:
-        raise IerfError(f"none of the {len(source.names)} photographs of {source.address!r} can be read")
-    _write(folder, state, settings)
-    return LatentIndex.open(folder)
+    with only_writer(folder):
+        state = _begun(folder, settings) or _State(empty(model, layers, top, sample))
+        batches = _batches(model, source, state.seen, batch)
+        starts = range(state.seen, len(source.names), batch)
+        with evaluating(model.net), torch.no_grad():
+            for number, start in enumerate(track(starts)):
+                numbers, x = next(batches)
+                kept = state.kept
+                if len(x):
+                    random = np.random.default_rng([seed, start])
+                    kept = add_batch(model, layers, kept, x, torch.tensor(numbers), random, bfloat16)
+                state = _State(kept, min(start + batch, len(source.names)), state.photographs + len(x))
+                if state.photographs and number % save_every == save_every - 1:
+                    _write(folder, state, settings)
+        if not state.photographs:
+            raise IerfError(f"none of the {len(source.names)} photographs of {source.address!r} can be read")
+        _write(folder, state, settings)
+        return LatentIndex.open(folder)
 
 
 def add_batch(
@@ -239,7 +259,9 @@ def _settings(
         "version": VERSION,
         "model": model.name,
         "weights": weights_hash(model.net),
+        "preprocessing": asdict(model.preprocess),
         "layers": {layer.layer: weights_hash(layer.sae) for layer in layers},
+        "rules": {layer.layer: [layer.sae.kind, layer.sae.k, dict(layer.sae.options)] for layer in layers},
         "prefix": {layer.layer: layer.grid.prefix for layer in layers},
         "kinds": {layer.layer: list(layer.kinds) for layer in layers},
         "values": layers[0].values,
@@ -281,34 +303,55 @@ class _State:
         """Raises `IerfError` if the file is missing or damaged."""
         try:
             with safetensors.safe_open(path, "pt") as file:
-                counts = {name: int(file.metadata()[name]) for name in ("seen", "photographs")}
+                metadata = file.metadata()
+                known = json.loads(metadata["counts"]) if "counts" in metadata else metadata
+                counts = {name: int(known[name]) for name in ("seen", "photographs")}
                 found: dict[tuple[str, Kind], dict[str, Tensor]] = {}
                 for key in file.keys():  # noqa: SIM118
                     name, kind, field = key.rsplit("/", 2)
                     found.setdefault((name, kind), {})[field] = file.get_tensor(key)
-        except (safetensors.SafetensorError, OSError, KeyError, ValueError) as error:
-            raise IerfError(f"{str(path)!r} is missing or damaged ({error}); build the index anew") from None
-        return cls(
-            {key: Kept(**{f.name: tensors[f.name] for f in fields(Kept)}) for key, tensors in found.items()}, **counts
-        )
+            kept = {key: Kept(**{f.name: tensors[f.name] for f in fields(Kept)}) for key, tensors in found.items()}
+            for key, one in kept.items():
+                _check(one, " ".join(key))
+        except (safetensors.SafetensorError, OSError, KeyError, ValueError, TypeError) as error:
+            reason = " ".join(str(error).split())
+            raise IerfError(f"{str(path)!r} is missing or damaged ({reason}); build the index anew") from None
+        return cls(kept, **counts)
 
     def bytes(self) -> bytes:
-        """All tensors as one file."""
+        """All tensors as one file; safetensors writes several names of metadata in random order, so there is one."""
         tensors = {
             f"{name}/{kind}/{field}": tensor.contiguous()
             for (name, kind), one in self.kept.items()
             for field, tensor in one.tensors().items()
         }
-        return safetensors.torch.save(tensors, {"seen": str(self.seen), "photographs": str(self.photographs)})
+        counts = {"seen": self.seen, "photographs": self.photographs}
+        return safetensors.torch.save(tensors, {"counts": json.dumps(counts)})
+
+
+def _check(kept: Kept, name: str) -> None:
+    """Raises `FieldError` for tensors of other sizes or types, or with numbers that are not finite."""
+    latents, classes = len(kept.top), kept.of_class.shape[-1]
+    like = Kept.empty(latents, kept.top.shape[-1], kept.sample.shape[-1], classes)
+    for field, expected in like.tensors().items():
+        found = kept.tensors()[field]
+        if found.shape != expected.shape or found.dtype != expected.dtype:
+            raise FieldError(f"{field} of {name} is {tuple(found.shape)}, {found.dtype}, not as the others have it")
+        if not bool(found.isfinite().all()):
+            raise FieldError(f"{field} of {name} has values that are not finite")
 
 
 def _settings_in(folder: Path) -> dict[str, Any]:
     """Raises `IerfError` for an index of another version."""
-    settings: dict[str, Any] = read_json(folder / SETTINGS)
-    if settings.get("format") != FORMAT or settings.get("version") != VERSION:
+    settings: Any = read_json(folder / SETTINGS)
+    if not isinstance(settings, dict) or settings.get("format") != FORMAT or settings.get("version") != VERSION:
         raise IerfError(
             f"{str(folder / SETTINGS)!r} is not that of an index of version {VERSION}; write one to another folder"
         )
+    try:
+        typed({name: settings[name] for name in ("prefix", "values", "model") if name in settings}, _Needed)
+    except FieldError as error:
+        raise IerfError(f"{str(folder / SETTINGS)!r} is damaged: {error}; build the index anew") from None
     return settings
 
 
@@ -317,7 +360,9 @@ def _begun(folder: Path, settings: Mapping[str, Any]) -> _State | None:
     if not (folder / SETTINGS).exists() or not (folder / STATE).exists():
         return None
     found = _settings_in(folder)
-    differing = [name for name in settings if found.get(name) != settings[name]]
+    wanted = json.loads(json.dumps(settings))
+    unsaid = {name: wanted[name] for name in _LATER}
+    differing = [name for name in wanted if {**unsaid, **found}.get(name) != wanted[name]]
     if differing:
         raise IerfError(
             f"{str(folder)!r} holds an index with other settings ({', '.join(differing)}); write to another folder"

@@ -1,5 +1,6 @@
 """The concept bank: concepts of several layers, with what makes them readable."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -19,6 +20,7 @@ from ierf.concepts.layer_concepts import LayerConcepts
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import VisionModel, as_vision_model
 from ierf.store import PFVStore
+from ierf.store.lock import WRITER, only_writer
 from ierf.store.plan import differences
 from ierf.store.weights import weights_hash
 
@@ -65,7 +67,7 @@ class ConceptBank:
                 it is called with the same arguments.
             progress: called with a layer and what is done with it now.
 
-        Raises `IerfError` where the folder holds something else, or a bank that was fitted otherwise.
+        Raises `IerfError` where the folder holds something else, a bank that was fitted otherwise, or has a writer.
         """
         labels = None
         if model is not None:
@@ -74,22 +76,18 @@ class ConceptBank:
             labels = vision_model.labels
         settings = FitSettings(extractor, options, n_concepts, seed, l0_ratio, positive, encoded, device)
         plan = _planned(store, layers or store.layers, settings, labels)
-        folder = None if path is None else Path(path)
-        done: dict[str, LayerConcepts] = {}
-        if folder is not None and _begin(folder, plan):
-            return cls._of_store(plan, {}, folder, store)
-        for name in plan.layers:
-            if folder is not None and files.layer_path(folder, name).exists():
-                continue
-            stored = store.layer(name)
-            found = fit_layer(stored, store.predictions, settings, progress or _silent)
-            if folder is None:
-                done[name] = found
-            else:
-                files.write_layer(folder, found)
-        if folder is not None:
-            files.publish(folder)
-        return cls._of_store(plan, done, folder, store)
+        report = progress or _silent
+        if path is None:
+            found = {n: fit_layer(store.layer(n), store.predictions, settings, report) for n in plan.layers}
+            return cls._of_store(plan, found, None, store)
+        folder = Path(path)
+        with only_writer(folder):
+            if not _begin(folder, plan):
+                for name in plan.layers:
+                    if not files.layer_path(folder, name).exists():
+                        files.write_layer(folder, fit_layer(store.layer(name), store.predictions, settings, report))
+                files.publish(folder)
+        return cls._of_store(plan, {}, folder, store)
 
     @classmethod
     def load(cls, path: str | Path, store: PFVStore | str | Path | None = None) -> "ConceptBank":
@@ -211,9 +209,10 @@ class ConceptBank:
         """Put a crop of each exemplar into the bank's folder, where they are not yet; then it needs no store."""
         if self.folder is None:
             raise IerfError("this bank lies in memory; bank.save(path, pictures=True) writes it with its pictures")
-        for name in self.layers:
-            if not has_pictures(self.folder, name):
-                self._write_pictures(self.folder, name)
+        with only_writer(self.folder):
+            for name in self.layers:
+                if not has_pictures(self.folder, name):
+                    self._write_pictures(self.folder, name)
 
     def save(self, path: str | Path, pictures: bool = False) -> Path:
         """Write the bank to a folder; with `pictures` also a crop of each exemplar, so that it needs no store.
@@ -221,13 +220,14 @@ class ConceptBank:
         Raises `IerfError` if something else lies there.
         """
         folder = Path(path)
-        if _begin(folder, self.plan):
-            raise IerfError(f"there is a bank at {str(path)!r} already; choose another folder")
-        for name in self.layers:
-            files.write_layer(folder, self.layer(name))
-            if pictures:
-                self._write_pictures(folder, name)
-        files.publish(folder)
+        with only_writer(folder):
+            if _begin(folder, self.plan):
+                raise IerfError(f"there is a bank at {str(path)!r} already; choose another folder")
+            for name in self.layers:
+                files.write_layer(folder, self.layer(name))
+                if pictures:
+                    self._write_pictures(folder, name)
+            files.publish(folder)
         return folder
 
     def push(self, name: str, pictures: bool = True) -> str:
@@ -297,7 +297,7 @@ def _begin(folder: Path, plan: BankPlan) -> bool:
     if files.has_layers(folder):
         _check_same(folder, files.BEGUN, plan)
         return False
-    if folder.exists() and (not folder.is_dir() or any(path.name != files.BEGUN for path in folder.iterdir())):
+    if folder.exists() and (not folder.is_dir() or set(os.listdir(folder)) - {files.BEGUN, WRITER}):
         raise IerfError(f"{str(folder)!r} is not empty and holds no bank; choose another folder")
     files.write_plan(folder, plan)
     return False

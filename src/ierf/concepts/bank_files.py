@@ -1,20 +1,24 @@
 """Where things lie in the folder of a bank: JSON for what was asked, safetensors for what was found."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from ierf.concepts.bank_plan import BankPlan
-from ierf.concepts.layer_concepts import ClassShares, LayerConcepts
+from ierf.concepts.layer_concepts import ClassShares, LayerConcepts, ShiftFrom
 from ierf.concepts.tree import ConceptTree
 from ierf.errors import IerfError
-from ierf.store.files import explained, write, write_json
+from ierf.model.following import Values
+from ierf.store.files import explained, read_json, write, write_json
+from ierf.typed import FieldError, parsed, typed
 
 MANIFEST = "bank.json"
 BEGUN = "begun.json"
@@ -23,20 +27,27 @@ LAYERS = "layers"
 PICTURES = "pictures"
 
 _TENSORS = ("atoms", "shift", "frequencies", "strengths", "relevances", "exemplars", "cosines")
-_FACTS = (
-    "name",
-    "shift_from",
-    "lam",
-    "positive",
-    "values",
-    "map",
-    "prefix_tokens",
-    "extractor",
-    "rows",
-    "encoded",
-    "l0_ratio",
-    "relative_error",
-)
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the header of a layer's file holds, see `LayerConcepts`."""
+
+    name: str
+    shift_from: ShiftFrom
+    lam: float
+    positive: bool
+    values: Values
+    map: tuple[int, ...]
+    prefix_tokens: int | None
+    extractor: Mapping[str, Any]
+    rows: int
+    encoded: int
+    l0_ratio: float
+    relative_error: float
+
+
+_FACTS = tuple(one.name for one in fields(Facts))
 
 
 def layer_path(folder: Path, name: str) -> Path:
@@ -62,15 +73,19 @@ def write_layer(folder: Path, layer: LayerConcepts) -> None:
 def read_layer(folder: Path, name: str) -> LayerConcepts:
     """Raises `IerfError` if the file is missing or damaged."""
     with reading(layer_path(folder, name)) as file:
-        facts = json.loads(file.metadata()["layer"])
+        facts = typed(parsed(file.metadata()["layer"]), Facts)
+        if facts.name != name:
+            raise FieldError(f"it has the layer {facts.name!r}")
         found = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         tree = ConceptTree(**_under("tree.", found)) if "tree.parents" in found else None
-        return LayerConcepts(
-            **{**facts, "map": tuple(facts["map"])},
+        layer = LayerConcepts(
+            **vars(facts),
             **{key: found[key] for key in _TENSORS},
             class_shares=ClassShares(**_under("class_shares.", found)),
             tree=tree,
         )
+        _check(layer)
+        return layer
 
 
 @contextmanager
@@ -81,7 +96,7 @@ def reading(path: Path) -> Iterator[Any]:
             yield file
     except FileNotFoundError:
         raise IerfError(f"{str(path)!r} is missing from the bank; fit it anew") from None
-    except (OSError, SafetensorError, KeyError, TypeError, ValueError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError, ValueError, IndexError) as error:
         raise IerfError(f"{str(path)!r} is damaged ({' '.join(str(error).split())}); fit the bank anew") from None
 
 
@@ -100,13 +115,49 @@ def publish(folder: Path) -> None:
 
 def read_plan(path: Path, where: str) -> BankPlan:
     """Raises `IerfError` for a file that is not the description of a bank."""
-    try:
-        content = json.loads(path.read_bytes())
-    except OSError as error:
-        raise IerfError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
-    except ValueError:
-        raise IerfError(f"{str(path)!r} is damaged: it is not JSON; fit the bank anew") from None
-    return BankPlan.from_json(content, where)
+    return BankPlan.from_json(read_json(path), where)
+
+
+def _check(layer: LayerConcepts) -> None:
+    """Raises `FieldError` for tensors of other sizes or types, numbers that are not finite, and rows or nodes that do
+    not exist."""
+    k, channels = layer.atoms.shape
+    kept, entries = layer.exemplars.shape[-1], len(layer.class_shares.classes)
+    shapes: dict[str, tuple[int, ...]] = {
+        **dict.fromkeys(("frequencies", "strengths", "relevances"), (k,)),
+        "shift": (channels,),
+        "exemplars": (k, kept),
+        "cosines": (k, kept),
+    }
+    tensors = {name: getattr(layer, name) for name in _TENSORS}
+    starts = layer.class_shares.starts
+    tensors |= {f"class_shares.{name}": tensor for name, tensor in layer.class_shares._asdict().items()}
+    shapes |= {"class_shares.starts": (k + 1,), "class_shares.classes": (entries,), "class_shares.shares": (entries,)}
+    whole = ["exemplars", "class_shares.starts", "class_shares.classes"]
+    if layer.tree is not None:
+        nodes = len(layer.tree.parents)
+        tensors |= {f"tree.{name}": tensor for name, tensor in vars(layer.tree).items()}
+        shapes |= {"tree.parents": (nodes,), "tree.sizes": (nodes,), "tree.leaves": (k,)}
+        whole += ["tree.parents", "tree.sizes", "tree.leaves"]
+    for name, tensor in tensors.items():
+        if tuple(tensor.shape) != shapes.get(name, tuple(tensor.shape)):
+            raise FieldError(f"{name} is {tuple(tensor.shape)}, not {shapes[name]}")
+        if tensor.is_floating_point() == (name in whole):
+            raise FieldError(f"{name} has the type {str(tensor.dtype).removeprefix('torch.')}")
+        if not bool(tensor.isfinite().all()):
+            raise FieldError(f"{name} has values that are not finite")
+    ranges = {"exemplars": (layer.exemplars, 0, layer.rows), "class_shares.starts": (starts, 0, entries + 1)}
+    if layer.tree is not None:
+        ranges |= {"tree.leaves": (layer.tree.leaves, 0, nodes), "tree.parents": (layer.tree.parents, -1, nodes)}
+    for name, (tensor, low, high) in ranges.items():
+        if bool(((tensor < low) | (tensor >= high)).any()):
+            raise FieldError(f"{name} points at what does not exist")
+    if bool((starts.diff() < 0).any()) or starts[0] != 0 or starts[-1] != entries:
+        raise FieldError("class_shares.starts does not go from 0 to the end")
+    if layer.tree is not None and bool((layer.tree.parents >= torch.arange(nodes)).any()):
+        raise FieldError("tree.parents has a node before its parent")
+    if layer.lam < 0 or min(layer.map, default=0) < 1 or not 0 <= layer.encoded <= layer.rows:
+        raise FieldError("λ, the size of the map or the number of PFVs is impossible")
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

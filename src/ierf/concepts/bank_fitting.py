@@ -27,6 +27,8 @@ LEAST_PFVS = 3
 """PFVs for each concept at least; the paper has three in its deepest layers (50 000 PFVs, 16 384 concepts)."""
 L0_RATIO = 0.996
 """Of the codes that λ is chosen for: the mean of Table III for bisecting k-means."""
+_LEAST_ACTIVE = 0.5
+"""Concepts of a PFV, on average."""
 _FOR_LAMBDA = 512
 """PFVs that λ is chosen with."""
 _AT_ONCE = 512
@@ -72,6 +74,8 @@ def fit_layer(
         codes = lasso(shifted, atoms, lam, settings.positive).sparse
         classes = torch.from_numpy(predictions[stored.images[some]])
         seen.add(shifted, codes, atoms, stored.relevances.torch(some), classes)
+    known = seen.summary()
+    _warn_of_silence(stored.name, len(atoms), (1 - known["l0_ratio"]) * len(atoms))
     progress(stored.name, "looking for exemplars")
     nearest = stored.nearest(atoms, EXEMPLARS, used.cpu())
     return LayerConcepts(
@@ -90,8 +94,20 @@ def fit_layer(
         exemplars=nearest.rows,
         cosines=nearest.cosines,
         tree=_tree(found),
-        **seen.summary(),
+        **known,
     )
+
+
+def _warn_of_silence(layer: str, concepts: int, active: float) -> None:
+    """Codes with less than a coefficient for two PFVs explain next to nothing."""
+    if active < _LEAST_ACTIVE:
+        most = max(0.0, 1 - 2 / concepts)
+        warnings.warn(
+            f"{layer}: a PFV is coded with {active:.2g} of {concepts} concepts on average, so most have none, and "
+            f"graphs show few concepts or none; fit with l0_ratio={most:.3g} or less (--l0-ratio), or find more "
+            "concepts in more photographs",
+            stacklevel=4,
+        )
 
 
 def concept_count(stored: StoredLayer, wanted: int | None) -> int:

@@ -5,6 +5,8 @@ from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 from ierf.errors import IerfError
+from ierf.store.plan import ModelRecord, check_names
+from ierf.typed import FieldError, typed
 
 FORMAT = "ierf-concept-bank"
 VERSION = 1
@@ -53,17 +55,17 @@ class BankPlan:
         """Raises `IerfError` for what is not a bank, or one of a newer version."""
         if not isinstance(content, dict) or content.get("format") != FORMAT:
             raise IerfError(f"{where!r} is not a concept bank")
-        version = content.get("version")
-        if not isinstance(version, int) or version > VERSION:
+        version, versions = content.get("version"), content.get("versions")
+        if type(version) is not int or not 1 <= version <= VERSION:
+            writer = versions.get("ierf", "?") if isinstance(versions, dict) else "?"
             raise IerfError(
-                f"the bank {where!r} has version {version} of the format and was written by ierf "
-                f"{content.get('versions', {}).get('ierf', '?')}, this ierf reads up to {VERSION}; update ierf"
+                f"the bank {where!r} has version {version} of the format and was written by ierf {writer}, "
+                f"this ierf reads up to {VERSION}; update ierf"
             )
         try:
-            known = {f.name: content[f.name] for f in fields(cls)}
-            known["store"] = StoreRecord(**known["store"])
-            known["labels"] = None if known["labels"] is None else tuple(known["labels"])
-            known["layers"] = tuple(known["layers"])
-        except (KeyError, TypeError):
-            raise IerfError(f"the bank {where!r} is damaged: its description is not whole; fit it anew") from None
-        return cls(**known)
+            plan = typed({f.name: content[f.name] for f in fields(cls) if f.name in content}, cls)
+            typed(plan.model, ModelRecord, "model")
+            check_names(plan.layers, "layers")
+        except (FieldError, IerfError) as error:
+            raise IerfError(f"the bank {where!r} is damaged: {error} in bank.json; fit it anew") from None
+        return plan

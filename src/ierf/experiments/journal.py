@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ierf.errors import IerfError
+from ierf.store.lock import only_writer
 
 Values = Mapping[str, Mapping[str, float | None]]
 """What was measured on one image: row -> column -> value; None where it is not defined."""
@@ -36,19 +37,30 @@ class Journal:
 
         Raises `IerfError` that names what differs if the file belongs to a run with other settings.
         """
-        wanted = json.loads(json.dumps(settings))
-        lines = _complete_lines(path)
+        journal = cls(path, json.loads(json.dumps(settings)))
+        journal.read()
+        return journal
+
+    def read(self) -> None:
+        """Look again what is finished. Raises `IerfError` as `open` does."""
+        path, wanted, lines = self.path, self.settings, _complete_lines(self.path)
+        self.finished.clear()
         if not lines:
-            return cls(path, wanted)
+            return
         found = _parsed(path, lines[0])
-        differing = [name for name in wanted | found if wanted.get(name) != found.get(name)]
+        if not isinstance(found, dict):
+            raise _no_record(path)
+        differing = [name for name in {**wanted, **found} if wanted.get(name) != found.get(name)]
         if differing:
             raise IerfError(
                 f"{str(path)!r} belongs to a run with other settings ({', '.join(_change(found, wanted, differing))}); "
                 "write to another folder with --out, or remove that file"
             )
-        entries = [_parsed(path, line) for line in lines[1:]]
-        return cls(path, wanted, {entry["image"]: entry["values"] for entry in entries})
+        for line in lines[1:]:
+            entry = _parsed(path, line)
+            if not isinstance(entry, dict) or not {"image", "values"} <= entry.keys():
+                raise _no_record(path)
+            self.finished[entry["image"]] = entry["values"]
 
     def add(self, image: str, values: Values | None) -> None:
         """Put an image's line on disk, whole."""
@@ -72,34 +84,44 @@ def run_over(
     """What `measure` says of each image, in the order given; an image that the journal has is not measured again.
 
     Memory holds one image at a time, and the numbers: recorded passes refer to themselves, so they are collected here.
-    `measure` returns None for an image that has no part in this.
+    `measure` returns None for an image that has no part in this. Raises `IerfError` while another process writes to
+    this journal, and where one with other settings was quicker to begin it.
     """
-    for image in track(images):
-        if image not in journal.finished:
-            journal.add(image, measure(image))
-            gc.collect()
+    with only_writer(journal.path.parent, journal.path.name):
+        _cut(journal.path)
+        journal.read()
+        for image in track(images):
+            if image not in journal.finished:
+                journal.add(image, measure(image))
+                gc.collect()
     found = ((image, journal.finished[image]) for image in images)
     return {image: values for image, values in found if values is not None}
 
 
 def _complete_lines(path: Path) -> list[bytes]:
-    """The lines that were written to their end; anything after them is cut off the file."""
-    if not path.is_file():
-        return []
-    content = path.read_bytes()
-    whole = content[: content.rfind(b"\n") + 1]
+    """The lines that were written to their end."""
+    content = path.read_bytes() if path.is_file() else b""
+    return content[: content.rfind(b"\n") + 1].split(b"\n")[:-1]
+
+
+def _cut(path: Path) -> None:
+    """Take off the file what comes after its last line's end; only its writer may."""
+    whole = sum(len(line) + 1 for line in _complete_lines(path))
     if not whole:
-        path.unlink()
-    elif len(whole) < len(content):
-        os.truncate(path, len(whole))
-    return whole.splitlines()
+        path.unlink(missing_ok=True)
+    elif whole < path.stat().st_size:
+        os.truncate(path, whole)
 
 
 def _parsed(path: Path, line: bytes) -> Any:
     try:
         return json.loads(line)
-    except ValueError:
-        raise IerfError(f"{str(path)!r} is not the record of a run; write to another folder with --out") from None
+    except (ValueError, RecursionError):
+        raise _no_record(path) from None
+
+
+def _no_record(path: Path) -> IerfError:
+    return IerfError(f"{str(path)!r} is not the record of a run; write to another folder with --out")
 
 
 def _change(found: Mapping[str, Any], wanted: Mapping[str, Any], names: Sequence[str]) -> list[str]:

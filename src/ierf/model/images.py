@@ -1,8 +1,5 @@
 """Reading photographs from disk, whatever they turn out to be."""
 
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
@@ -12,6 +9,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from ierf.errors import IerfError
 from ierf.model.files import missing
 from ierf.model.pixels import from_array, to_rgb
+from ierf.muted import muted
 
 ImageLike = str | Path | Image.Image | np.ndarray
 
@@ -32,7 +30,7 @@ def read_image(path: str | Path) -> Image.Image:
         raise _unreadable(path, "it is a folder")
     if path.is_file() and path.stat().st_size == 0:
         raise _unreadable(path, "the file is empty")
-    with _silent():
+    with muted():
         return _decode(path)
 
 
@@ -68,7 +66,12 @@ def _decode(path: Path) -> Image.Image:
 
 
 def _opened(path: Path) -> Image.Image:
-    """Pillow's own limit on pixels is lower than ours and global: it is lifted while the header is read."""
+    """Pillow's own limit on pixels is lower than ours and global: only where it is in the way it is lifted, while the
+    header is read."""
+    try:
+        return Image.open(path)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        pass
     with _PILLOWS_LIMIT:
         limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
         try:
@@ -83,13 +86,6 @@ def _upright(image: Image.Image) -> Image.Image:
         return ImageOps.exif_transpose(image)
     except (SyntaxError, ValueError, KeyError, TypeError, IndexError, OverflowError):
         return image
-
-
-@contextmanager
-def _silent() -> Iterator[None]:
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
 
 
 def _reason(error: Exception) -> str:

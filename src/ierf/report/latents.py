@@ -1,5 +1,6 @@
 """Latents as people see them: where each fires beside what drives it, as a picture and as a page to search."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -21,6 +22,7 @@ from ierf.report.explanation import Prediction
 from ierf.report.figures import slug
 from ierf.report.pictures import spotlight
 from ierf.store.data import Images
+from ierf.store.lock import only_writer
 from ierf.store.pictures import contact_sheet
 
 Order = Literal["non-locality", "frequency", "selectivity", "random"]
@@ -145,14 +147,15 @@ def save_latents(
         )
     folder = path.with_name(f"{path.stem}_pictures")
     sections: dict[str, str] = {}
-    for (name, kind), indexed in index.layers.items():
-        if name in layers:
-            cards = [
-                latent_card(layers[name], indexed, photographs, latent, count=count, method=method)
-                for latent in chosen_latents(indexed, order, limit, seed)
-            ]
-            sections[f"{name} {kind}"] = _section(len(sections), indexed, cards, folder)
-    write(path, _page(index, sections, order).encode())
+    with only_writer(path.parent, path.name):
+        for (name, kind), indexed in index.layers.items():
+            if name in layers:
+                cards = [
+                    latent_card(layers[name], indexed, photographs, latent, count=count, method=method)
+                    for latent in chosen_latents(indexed, order, limit, seed)
+                ]
+                sections[f"{name} {kind}"] = _section(len(sections), indexed, cards, folder)
+        write(path, _page(index, sections, order).encode())
     return path
 
 
@@ -169,7 +172,7 @@ def _pair(
 def _title(card: LatentCard) -> str:
     return (
         f"{card.layer}, {card.kind}, latent {card.index}: {_percent(card.frequency)} of photographs, "
-        f"entropy {card.entropy:.2f}, {_percent(card.outside)} of the evidence outside the peak"
+        f"entropy {_number(card.entropy)}, {_percent(card.outside)} of the evidence outside the peak"
     )
 
 
@@ -194,14 +197,21 @@ def _item(card: LatentCard, addresses: Sequence[str]) -> str:
     titles = [*(f"active: {alt}" for alt in card.alts), *(f"driven by: {alt}" for alt in card.alts)]
     known = {
         "in all photographs": f"in {_percent(card.frequency)}",
-        **({"entropy of the activation": f"{card.entropy:.2f}"} if card.kind == "patch" else {}),
-        "evidence": f"{card.displacement:.2f} of the diagonal from the peak, {_percent(card.outside)} outside it",
+        **({"entropy of the activation": _number(card.entropy)} if card.kind == "patch" else {}),
+        "evidence": _evidence(card),
     }
     pictures = components.crops(addresses, titles, max(len(card.pairs), 1))
     parts = pictures, components.facts(known), components.classes(card.classes)
     keys = {"frequency": card.frequency, "nonlocality": card.entropy, "selectivity": card.selectivity}
     labels = [prediction.label for prediction in card.classes]
     return components.concept(card.anchor, card.index, card.layer, labels, "".join(parts), keys)
+
+
+def _evidence(card: LatentCard) -> str:
+    """Where the evidence is, relative to the peak; not a number where no patch has any, or none has a place."""
+    if math.isnan(card.displacement):
+        return "no patch is active or has positive evidence, so there is no distance between the two"
+    return f"{card.displacement:.2f} of the diagonal from the peak, {_percent(card.outside)} outside it"
 
 
 def _page(index: LatentIndex, sections: Mapping[str, str], order: Order) -> str:
@@ -215,6 +225,10 @@ Lower row: bright where the pixels are that drive that activation (its iERF). Ba
 photographs the latent is active. Chosen by {escape(order)}."""
     tools = f'<label>Sort by <select id="sort">{sorting}</select></label>'
     return components.tabbed("Latents", str(index.settings["model"]), intro, sections, tools, ["latents.js"])
+
+
+def _number(value: float) -> str:
+    return "–" if math.isnan(value) else f"{value:.2f}"
 
 
 def _percent(share: float) -> str:

@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
+from ierf.store.array import StoredArray
+
 Rows = int | slice | Int[np.ndarray, " R"] | list[int]
 
 
@@ -19,7 +21,7 @@ class Column:
 
     def __init__(
         self,
-        array: Any,
+        array: StoredArray,
         places: Int[np.ndarray, " R"],
         finish: Callable[[np.ndarray, Any], np.ndarray] | None = None,
     ) -> None:
@@ -30,24 +32,23 @@ class Column:
         return self.shape[0]
 
     def __repr__(self) -> str:
-        return f"Column({' × '.join(map(str, self.shape))} {self._array.dtype})"
+        return f"Column({' × '.join(map(str, self.shape))} {self.dtype})"
 
     @property
     def dtype(self) -> np.dtype[Any]:
         """As stored."""
-        found: np.dtype[Any] = self._array.dtype
-        return found
+        return self._array.dtype
 
     @property
     def chunk(self) -> int:
         """Rows in one chunk, with those of skipped images."""
-        return int(self._array.chunks[0])
+        return self._array.chunk
 
     def __getitem__(self, rows: Rows) -> np.ndarray:
         if isinstance(rows, int | np.integer):
             return np.asarray(self[[int(rows)]][0])
         places = self._places[rows]
-        values = _read(self._array, places)
+        values = self._array.rows(places)
         return values if self._finish is None else self._finish(values, places)
 
     def torch(self, rows: Rows = slice(None)) -> Tensor:
@@ -58,16 +59,3 @@ class Column:
         """The rows of each chunk, in order; chunks without rows are left out."""
         ends = np.flatnonzero(np.diff(self._places // self.chunk)) + 1
         return list(np.split(np.arange(len(self)), ends)) if len(self) else []
-
-
-def _read(array: Any, places: Int[np.ndarray, " R"]) -> np.ndarray:
-    """Rows of an array in any order: their span at once where they are dense, else only the chunks they lie in."""
-    if not len(places):
-        return np.empty((0, *array.shape[1:]), array.dtype)
-    low, high = int(places.min()), int(places.max()) + 1
-    if high - low <= 2 * len(places):
-        span: np.ndarray = np.asarray(array[low:high])
-        return span if bool((np.diff(places) == 1).all()) else span[places - low]
-    distinct, back = np.unique(places, return_inverse=True)
-    found: np.ndarray = np.asarray(array.oindex[distinct])
-    return found[back]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ierf.errors import IerfError
+from ierf.typed import FieldError, parsed
 
 
 def write(path: Path, content: bytes) -> None:
@@ -38,11 +39,11 @@ def write_json(path: Path, content: Any) -> None:
 def read_json(path: Path) -> Any:
     """What a JSON file holds. Raises `IerfError` if it is damaged."""
     try:
-        return json.loads(path.read_bytes())
+        return parsed(path.read_bytes())
     except OSError as error:
         raise IerfError(f"cannot read {str(path)!r}: {error.strerror or error}") from error
-    except ValueError:
-        raise IerfError(f"{str(path)!r} is damaged: it is not JSON; collect the store anew") from None
+    except FieldError as error:
+        raise IerfError(f"{str(path)!r} is damaged: {error}; make it anew") from None
 
 
 def checksum(content: bytes) -> str:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,7 +13,10 @@ from torch import Tensor, nn
 from ierf.attribution import effective_receptive_fields
 from ierf.errors import IerfError
 from ierf.model import VisionModel, as_vision_model
+from ierf.store.array import StoredArray
 from ierf.store.column import Column
+from ierf.store.files import checksum
+from ierf.store.layout import layer_arrays, shift_path
 from ierf.store.pictures import covered, everything, lit, part
 from ierf.store.plan import LayerPlan
 from ierf.store.positions import position_of
@@ -60,15 +63,17 @@ class StoredLayer:
     (R, h, w) as float32.
     """
 
-    def __init__(self, store: "PFVStore", plan: LayerPlan, group: Any, kept: Int[np.ndarray, " N"]) -> None:
+    def __init__(self, store: "PFVStore", plan: LayerPlan, kept: Int[np.ndarray, " N"]) -> None:
         self._store, self.plan, self.name = store, plan, plan.name
         n = plan.rows_per_image
         places = (kept[:, None] * n + np.arange(n)).ravel()
-        self.pfvs = Column(group["pfvs"], places)
-        self.positions = Column(group["positions"], places)
-        self.relevances = Column(group["relevances"], places)
-        self.norms = Column(group["norms"], places)
-        self._places, self._group = places, group
+        specs = layer_arrays(plan, store.plan.pfv_type)
+        self._arrays = {name: StoredArray(store.path, store.plan, spec) for name, spec in specs.items()}
+        self.pfvs = Column(self._arrays["pfvs"], places)
+        self.positions = Column(self._arrays["positions"], places)
+        self.relevances = Column(self._arrays["relevances"], places)
+        self.norms = Column(self._arrays["norms"], places)
+        self._places = places
 
     def __len__(self) -> int:
         return len(self.pfvs)
@@ -79,7 +84,13 @@ class StoredLayer:
     @property
     def shift(self) -> Float[Tensor, " C"] | None:
         """μ_BN of the kept PFVs, see `ierf.model.shift_of`; None if there is none, or the store does not keep it."""
-        return None if self.plan.shift is None else torch.from_numpy(np.asarray(self._group["shift"][:]))
+        if self.plan.shift is None:
+            return None
+        path = self._store.path / shift_path(self.plan) / "c" / "0"
+        content = path.read_bytes() if path.is_file() else b""
+        if checksum(content) != self.plan.shift:
+            raise IerfError(f"{str(path)!r} is missing or was changed; collect the store anew")
+        return torch.from_numpy(np.frombuffer(content, "<f4").astype(np.float32))
 
     @property
     def images(self) -> Int[np.ndarray, " R"]:
@@ -91,14 +102,14 @@ class StoredLayer:
         """The kept iERFs, reduced; each cell holds the sum of its pixels. Raises `IerfError` if none were kept."""
         if self.plan.ierf_size is None:
             raise IerfError("this store keeps no iERFs; StoredLayer.ierf(row, model) computes one anew")
-        scales = self._group["ierf_scales"]
+        scales = self._arrays["ierf_scales"]
 
         def restore(quantised: np.ndarray, places: np.ndarray) -> np.ndarray:
             scale = Column(scales, places)[:]
             values: np.ndarray = restored(torch.from_numpy(quantised), torch.from_numpy(scale)).numpy()
             return values
 
-        return Column(self._group["ierfs"], self._places, restore)
+        return Column(self._arrays["ierfs"], self._places, restore)
 
     def exemplar(self, row: int) -> Exemplar:
         """What belongs to a row."""

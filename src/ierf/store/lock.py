@@ -1,10 +1,11 @@
-"""One writer at a time: who writes to a store says so in a file that the operating system locks for it."""
+"""One writer at a time: who writes to a folder says so in a file that the operating system locks for it."""
 
 import json
 import os
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -12,6 +13,30 @@ from ierf.errors import IerfError
 from ierf.store.files import explained
 from ierf.store.layout import RECORDS
 from ierf.store.shard import Shard
+
+WRITER = ".writer"
+"""How the names of such files begin, outside of stores."""
+
+
+@contextmanager
+def only_writer(folder: Path, name: str = "") -> Iterator[None]:
+    """Inside: no other process writes to this folder, or what is called `name` in it. A dead writer is no writer.
+
+    A folder that is made for this and stays empty is removed again. Raises `IerfError` for a second writer, with the
+    first one's host and process. Where the system cannot lock files, nobody is refused.
+    """
+    path, made = folder / f"{WRITER}{name and '-'}{name}", not folder.exists()
+    with explained(path):
+        folder.mkdir(parents=True, exist_ok=True)
+        file = _held(folder, path)
+    try:
+        yield
+    finally:
+        path.unlink(missing_ok=True)
+        file.close()
+        if made:
+            with suppress(OSError):
+                folder.rmdir()
 
 
 @contextmanager
@@ -50,16 +75,42 @@ def writing(folder: Path, shard: Shard) -> Iterator[None]:
             file.close()
 
 
+def _held(folder: Path, path: Path) -> IO[str]:
+    """The file of a writer, locked: not one that the last writer removed between opening and locking."""
+    while True:
+        file = open(path, "a+", encoding="utf-8")  # noqa: SIM115
+        try:
+            if sys.platform != "win32":
+                _lock(file, wait=False)
+            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                file.truncate(0)
+                json.dump({"host": socket.gethostname(), "process": os.getpid()}, file)
+                file.flush()
+                return file
+        except BlockingIOError:
+            with file:
+                file.seek(0)
+                raise _second(folder, _owner(file)) from None
+        except BaseException:
+            file.close()
+            raise
+        file.close()
+
+
+def _second(folder: Path, owner: Mapping[str, str]) -> IerfError:
+    return IerfError(
+        f"another process is writing to {str(folder)!r} (process {owner['process']} on {owner['host']}); "
+        "wait for it, or write to another folder"
+    )
+
+
 def _remove_or_refuse(folder: Path, path: Path) -> None:
     with open(path, "r+", encoding="utf-8") as file:
         owner = _owner(file)
         try:
             _lock(file, wait=False)
         except OSError:
-            raise IerfError(
-                f"another process is writing to {str(folder)!r} (process {owner['process']} on {owner['host']}); "
-                "wait for it, or write to another folder"
-            ) from None
+            raise _second(folder, owner) from None
         if owner["host"] not in (socket.gethostname(), "?"):
             raise IerfError(
                 f"{str(folder)!r} was left locked by process {owner['process']} on {owner['host']}; "

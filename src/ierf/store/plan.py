@@ -1,11 +1,13 @@
 """What a store is to hold: everything that its bytes depend on, fixed before the first photograph."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from ierf.errors import IerfError, UnknownNameError
+from ierf.model.preprocess import Preprocess
 from ierf.store.sampling import SAMPLINGS, Sampling
+from ierf.typed import FieldError, typed
 
 FORMAT = "pfv-ierf-store"
 VERSION = 2
@@ -123,7 +125,7 @@ class Plan:
     method: str
     options: Mapping[str, Any]
     sampling: Mapping[str, Any]
-    pfv_type: str
+    pfv_type: PFVType
     compute: Mapping[str, str]
     batch: int
     block: int
@@ -163,13 +165,56 @@ class Plan:
                 f"{where!r} has version {content.get('version')} of the format, this ierf reads {PLAIN} and {VERSION}; "
                 "collect it anew"
             )
-        known = {f.name: content[f.name] for f in fields(cls)}
-        layers = tuple(
-            LayerPlan(**{**one, "map": tuple(one["map"]), "ierf_size": one["ierf_size"] and tuple(one["ierf_size"])})
-            for one in known.pop("layers")
-        )
-        sources = tuple(SourcePlan(**one) for one in known.pop("sources"))
-        return cls(**known, layers=layers, sources=sources)
+        try:
+            plan = typed({f.name: content[f.name] for f in fields(cls) if f.name in content}, cls)
+            _check(plan)
+        except (FieldError, IerfError) as error:
+            raise IerfError(f"the store {where!r} is damaged: {error} in its plan; collect it anew") from None
+        return plan
+
+
+@dataclass(frozen=True)
+class ModelRecord:
+    """What `Plan.model` holds."""
+
+    name: str
+    weights: str
+    preprocessing: Preprocess
+
+
+def check_names(names: Sequence[str], field: str) -> None:
+    """Raises `FieldError` for layers that occur twice, or would lie outside of the folder."""
+    if not names:
+        raise FieldError(f"{field} is empty")
+    for i, name in enumerate(names):
+        if not name or "/" in name or "\\" in name or name in (".", ".."):
+            raise FieldError(f"{field}[{i}] is {name!r}, which is no name of a layer")
+        if name in names[:i]:
+            raise FieldError(f"{field} has {name!r} twice")
+
+
+def _check(plan: Plan) -> None:
+    """Raises `FieldError` for what no store has, whatever the types."""
+    typed(plan.model, ModelRecord, "model")
+    check_names([layer.name for layer in plan.layers], "layers")
+    if not plan.sources:
+        raise FieldError("sources is empty")
+    least = {"batch": plan.batch, "block": plan.block}
+    for i, layer in enumerate(plan.layers):
+        least |= {f"layers[{i}].{n}": getattr(layer, n) for n in ("channels", "rows_per_image")}
+        least |= {f"layers[{i}].map": min(layer.map, default=0), f"layers[{i}].ierf_size": min(layer.ierf_size or (1,))}
+        if min(layer.prefix_tokens or 0, layer.prefix_rows) < 0:
+            raise FieldError(f"layers[{i}] has a negative number of tokens")
+    for i, source in enumerate(plan.sources):
+        least[f"sources[{i}].count"] = source.count
+    for name, value in least.items():
+        if value < 1:
+            raise FieldError(f"{name} is {value}, not at least 1")
+    end = 0
+    for i, source in enumerate(plan.sources):
+        if source.first != -(-end // plan.block) * plan.block:
+            raise FieldError(f"sources[{i}].first is {source.first}, where the images before it end at {end}")
+        end = source.first + source.count
 
 
 def differences(there: Any, here: Any, name: str = "") -> Iterator[str]:

@@ -1,6 +1,5 @@
 """The front door to a store on disk: what is in it, one layer at a time."""
 
-import json
 from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -14,11 +13,12 @@ from torch import nn
 from ierf.errors import IerfError
 from ierf.model import Preprocess, VisionModel, as_vision_model
 from ierf.model.images import ImageLike
+from ierf.store.array import StoredArray
 from ierf.store.collecting import collect
 from ierf.store.data import Images, open_images
-from ierf.store.files import read_json
 from ierf.store.layer import StoredLayer
-from ierf.store.layout import MANIFEST, NAMES, PLAN
+from ierf.store.layout import IMAGE_ARRAYS, MANIFEST, PLAN
+from ierf.store.manifest import image_names, manifest
 from ierf.store.plan import Plan, Settings
 from ierf.store.planning import model_differences
 from ierf.store.shard import Shard
@@ -39,8 +39,6 @@ class PFVStore:
         model: VisionModel | nn.Module | None = None,
         images: str | Path | Sequence[ImageLike] | None = None,
     ) -> None:
-        import zarr
-
         self.path = Path(path)
         if not (self.path / MANIFEST).exists():
             begun = (self.path / PLAN).exists()
@@ -49,9 +47,8 @@ class PFVStore:
                 if begun
                 else f"there is no PFV–iERF store at {str(path)!r}; `ierf collect` makes one"
             )
-        self.manifest: dict[str, Any] = read_json(self.path / MANIFEST)["attributes"]
+        self.manifest = manifest(self.path)
         self.plan = Plan.from_json(self.manifest, str(path))
-        self._group = zarr.open_group(str(self.path), mode="r")
         self._images = images
         if model is not None:
             self.check_model(as_vision_model(model))
@@ -105,7 +102,7 @@ class PFVStore:
     def layer(self, name: str) -> StoredLayer:
         """One layer. Raises `UnknownNameError` with the nearest names."""
         plan = self.plan.layer(name)
-        return StoredLayer(self, plan, self._group[f"layers/{name}"], np.flatnonzero(self.predictions >= 0))
+        return StoredLayer(self, plan, np.flatnonzero(self.predictions >= 0))
 
     @cached_property
     def labels(self) -> Int[np.ndarray, " N"]:
@@ -151,7 +148,7 @@ class PFVStore:
 
     @cached_property
     def _names(self) -> list[str | None]:
-        return [json.loads(line) for line in (self.path / NAMES).read_text(encoding="utf-8").splitlines()]
+        return image_names(self.path, self.plan.images, self.manifest["names_checksum"])
 
     @cached_property
     def _opened(self) -> dict[str, Images]:
@@ -166,5 +163,4 @@ class PFVStore:
         return self._opened[address]
 
     def _per_image(self, name: str) -> Int[np.ndarray, " N"]:
-        array: Any = self._group[f"images/{name}"]
-        return np.asarray(array[: self.plan.images])
+        return StoredArray(self.path, self.plan, IMAGE_ARRAYS[name]).rows(np.arange(self.plan.images))

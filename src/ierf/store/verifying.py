@@ -7,6 +7,7 @@ from pathlib import Path
 from ierf.errors import IerfError
 from ierf.store.files import checksum, read_json
 from ierf.store.layout import MANIFEST, NAMES, PLAN, arrays, marker, metadata, shift_path
+from ierf.store.manifest import manifest
 from ierf.store.plan import Plan
 
 
@@ -35,11 +36,11 @@ def _manifest(folder: Path, plan: Plan) -> Iterator[str]:
     if not (folder / MANIFEST).exists():
         yield "the store is not complete; `ierf collect` with the same arguments finishes it"
         return
-    manifest = read_json(folder / MANIFEST)["attributes"]
-    if not (folder / NAMES).exists() or checksum((folder / NAMES).read_bytes()) != manifest["names_checksum"]:
+    there = manifest(folder)
+    if not (folder / NAMES).exists() or checksum((folder / NAMES).read_bytes()) != there["names_checksum"]:
         yield f"{NAMES} is missing or was changed"
     expected = json.loads(json.dumps(plan.to_json()))
-    if any(manifest.get(key) != value for key, value in expected.items()):
+    if any(there.get(key) != value for key, value in expected.items()):
         yield f"{PLAN} and the manifest differ; images are being appended, or were not to the end"
 
 
@@ -48,7 +49,11 @@ def _block(folder: Path, plan: Plan, block: int) -> Iterator[str]:
     if not path.exists():
         yield f"block {block} is missing"
         return
-    checksums = read_json(path)["checksums"]
+    content = read_json(path)
+    checksums = content.get("checksums") if isinstance(content, dict) else None
+    if not isinstance(checksums, dict):
+        yield f"the record of block {block} was changed"
+        return
     for array in arrays(plan):
         name = array.chunk_path(block)
         yield from _file(folder, name, checksums.get(name))

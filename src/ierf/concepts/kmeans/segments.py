@@ -1,10 +1,10 @@
 """Products and sums of rows by group, without a loop over groups and without a copy of the rows."""
 
-import warnings
-
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+from ierf.muted import muted
 
 
 def row_products(
@@ -16,8 +16,7 @@ def row_products(
     """
     ends = torch.zeros(len(x) + 1, dtype=torch.long, device=x.device)
     ends[rows + 1] = 1
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta")
+    with muted():  # torch says once that sparse tensors are in beta
         wanted = torch.sparse_csr_tensor(
             ends.cumsum(0), groups, x.new_zeros(len(rows)), (len(x), len(vectors)), check_invariants=False
         )

@@ -8,13 +8,13 @@ from typing import Any
 
 import safetensors
 import safetensors.torch
-import torch
 from torch import Tensor
 
 from ierf.concepts.sae.mixing import Position
 from ierf.errors import IerfError
 from ierf.store.files import write
 from ierf.store.plan import differences
+from ierf.typed import FieldError, parsed, typed
 
 FILE = "checkpoint.safetensors"
 
@@ -43,20 +43,23 @@ def save(folder: Path, checkpoint: Checkpoint, run: Mapping[str, Any]) -> None:
     write(folder / FILE, safetensors.torch.save(tensors, {"state": json.dumps(state)}))
 
 
-def find(folder: Path, run: Mapping[str, Any], device: torch.device) -> Checkpoint | None:
-    """The checkpoint in a folder, None if there is none. Raises `IerfError` if it belongs to another run."""
+def find(folder: Path, run: Mapping[str, Any]) -> Checkpoint | None:
+    """The checkpoint in a folder, on the CPU, None if there is none. Raises `IerfError` for another run's."""
     path = folder / FILE
     if not path.exists():
         return None
     try:
-        with safetensors.safe_open(path, "pt", device=str(device)) as file:
-            state = json.loads(file.metadata()["state"])
+        with safetensors.safe_open(path, "pt") as file:
+            state = parsed(file.metadata()["state"])
+            positions = tuple(typed(one, Position) for one in state["positions"])
+            step, history, begun = state["step"], state["history"], state["run"]
+            if type(step) is not int or step < 0:
+                raise FieldError(f"step is {step!r}")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise IerfError(f"{str(path)!r} is no checkpoint of a training run: {error}; remove it to begin anew") from None
-    if differs := list(differences(state["run"], json.loads(json.dumps(run)))):
+    if differs := list(differences(begun, json.loads(json.dumps(run)))):
         raise IerfError(
             f"the run in {str(folder)!r} was begun otherwise: {'; '.join(differs)}; give the same or another folder"
         )
-    positions = tuple(Position(**one) for one in state["positions"])
-    return Checkpoint(state["step"], positions, tensors, state["history"])
+    return Checkpoint(step, positions, tensors, history)

@@ -1,6 +1,7 @@
 """Training several autoencoders from one stream of PFVs: resumable, data-parallel, metrics as it goes."""
 
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from ierf.concepts.sae.settings import Training
 from ierf.concepts.sae.sources import Source
 from ierf.concepts.sae.totals import add_up, ranks, total
 from ierf.errors import IerfError
+from ierf.store.lock import only_writer
 from ierf.store.shard import wait_for_all
 
 Report = Callable[[int, int, "dict[str, Metrics]"], None]
@@ -53,7 +55,7 @@ def train(
     the last one and ends with the same bits as a run that was not. Under `torch.distributed` each rank has its own
     source; gradients are added up, so n ranks give what one process gives with the n batches together.
 
-    Raises `IerfError` if the folder holds a checkpoint of another run, or a loss is not finite.
+    Raises `IerfError` if the folder holds a checkpoint of another run, or has a writer, or a loss is not finite.
     """
     for name, sae in saes.items():
         if source.channels[name] != sae.n_features:
@@ -65,22 +67,23 @@ def train(
         "ranks": ranks(),
         "source": source.identity,
     }
-    begun = None if out is None else find(out, identity, run.device)
-    position, history = Position(), []
-    if begun is not None:
-        run.restore(begun)
-        position, history = begun.positions[_rank()], begun.history
-    stream = mixed(source.chunks, settings.buffer, settings.batch, settings.seed, position)
-    while run.step < run.steps:
-        batch, position = next(stream)
-        found = run.advance(batch)
-        if run.step % log_every == 0 or run.step == run.steps:
-            history.append({"step": run.step, **{name: asdict(one) for name, one in found().items()}})
-        if report is not None:
-            report(run.step, run.steps, found())
-        if out is not None and (run.step % save_every == 0 or run.step == run.steps):
-            run.keep(out, position, history, identity)
-    return history
+    with nullcontext() if out is None or _rank() else only_writer(out):
+        begun = None if out is None else find(out, identity)
+        position, history = Position(), []
+        if begun is not None:
+            run.restore(begun)
+            position, history = begun.positions[_rank()], begun.history
+        stream = mixed(source.chunks, settings.buffer, settings.batch, settings.seed, position)
+        while run.step < run.steps:
+            batch, position = next(stream)
+            found = run.advance(batch)
+            if run.step % log_every == 0 or run.step == run.steps:
+                history.append({"step": run.step, **{name: asdict(one) for name, one in found().items()}})
+            if report is not None:
+                report(run.step, run.steps, found())
+            if out is not None and (run.step % save_every == 0 or run.step == run.steps):
+                run.keep(out, position, history, identity)
+        return history
 
 
 class Run:

@@ -82,6 +82,7 @@ def cafe(
         "model": f"{model.name} {model_fingerprint(model)}",
         "saes": {name: weights_hash(sae) for name, sae in saes.items()},
         "index": dict(index.settings),
+        "photographs": photographs.fingerprint,
         **asdict(settings),
     }
     journal = Journal.open(out / "cafe.jsonl", header)

@@ -24,6 +24,7 @@ from ierf.errors import IerfError, UnknownNameError
 from ierf.model.following import Values
 from ierf.store import PFVStore, StoredLayer
 from ierf.store.files import write
+from ierf.store.lock import only_writer
 
 FOLDER = "fitted"
 """In the folder of a run."""
@@ -170,7 +171,9 @@ def fitted(store: PFVStore, layer: str, recipe: Recipe, seed: int, settings: Fit
         **asdict(settings),
     }
     if not (place / _FILE).exists():
-        _fit(store.layer(layer), store, recipe, seed, settings, place, wanted)
+        with only_writer(place):
+            if not (place / _FILE).exists():
+                _fit(store.layer(layer), store, recipe, seed, settings, place, wanted)
     return load_fitted(place, wanted)
 
 

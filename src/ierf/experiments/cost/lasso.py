@@ -4,7 +4,6 @@ The floor. To know that a code is the right one takes its correlations with all 
 row of a matrix product. A solver that adds atoms to those in use looks several times; the floor is one look.
 """
 
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -19,6 +18,7 @@ from torch import Tensor
 from ierf.concepts import BisectingSphericalKMeans, choose_lam, lasso
 from ierf.errors import IerfError
 from ierf.model.loading.extras import extra
+from ierf.muted import muted
 from ierf.store import StoredLayer
 
 SIZES = ((256, 2048), (1024, 8192))
@@ -110,8 +110,7 @@ def lasso_cost(
         options = {"alpha": lam / len(design), "precompute": design.T @ design, "fit_intercept": False}
 
         def solve() -> Tensor:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
+            with muted():
                 found = make(**options, tol=tol).fit(design, targets)
             return torch.from_numpy(np.atleast_2d(found.coef_))
 

@@ -1,12 +1,13 @@
 """Cascading randomisation: does a map depend on what the network has learnt? (Adebayo et al., arXiv 1810.03292.)"""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from ierf.errors import IerfError
 from ierf.experiments.data import DataSet, Photo, drawn
@@ -74,12 +75,24 @@ def stages_of(net: nn.Module, depth: int) -> dict[str, list[nn.Parameter]]:
 
 def cascade(model: VisionModel, depth: int, seed: int) -> Iterator[VisionModel]:
     """A copy of the model after each stage: one object that loses more and more of its weights."""
-    copy = replaced_net(model, deepcopy(model.net))
+    copy = replaced_net(model, copied(model.net))
     generator = torch.Generator().manual_seed(seed)
     for parameters in stages_of(copy.net, depth).values():
         for parameter in parameters:
             randomise(parameter, generator)
         yield copy
+
+
+def copied(net: nn.Module) -> nn.Module:
+    """A copy of a network, on any device.
+
+    `deepcopy` copies buffers by their storages, which it can do on few devices; those that share none are cloned here.
+    """
+    plain = [t for module in net.modules() for t in {**vars(module), **module._buffers}.values() if type(t) is Tensor]
+    others = {id(t): t for t in [*plain, *net.parameters()]}.values()
+    users = Counter(t.untyped_storage()._cdata for t in others)
+    own = [t for t in plain if users[t.untyped_storage()._cdata] == 1]
+    return deepcopy(net, {id(t): t.detach().clone().requires_grad_(t.requires_grad) for t in own})
 
 
 def replaced_net(model: VisionModel, net: nn.Module) -> VisionModel:

@@ -9,6 +9,7 @@ from ierf.graph.files.schema import from_json, to_json
 from ierf.graph.picture.drawing import svg
 from ierf.graph.picture.page import save_page
 from ierf.graph.structure.concept_graph import ConceptGraph
+from ierf.typed import FieldError, parsed
 
 SUFFIXES = (".json", ".html", ".svg")
 
@@ -26,9 +27,9 @@ def save(graph: ConceptGraph, path: Path, single_file: bool) -> Path:
 def load(path: Path) -> ConceptGraph:
     """The graph in a JSON file."""
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parsed(path.read_bytes())
     except OSError as error:
         raise IerfError(f"cannot read the concept graph {str(path)!r}: {error.strerror or error}") from error
-    except ValueError:
-        raise IerfError(f"{str(path)!r} is not a concept graph: it is not JSON") from None
+    except FieldError as error:
+        raise IerfError(f"{str(path)!r} is not a concept graph: {error}") from None
     return from_json(content, str(path))

@@ -1,20 +1,20 @@
 """Concept graphs as JSON, one page: docs/graph-format.md."""
 
-from base64 import b64decode, b64encode
+from base64 import b64encode
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from typing import Any
 
 from ierf.errors import IerfError
-from ierf.graph.structure.account import LayerAccount
+from ierf.graph.files.checking import check
 from ierf.graph.structure.cells import Cells
 from ierf.graph.structure.concept_graph import ConceptGraph
-from ierf.graph.structure.edge import Edge
-from ierf.graph.structure.facts import ConceptFacts
 from ierf.graph.structure.node import Node
+from ierf.typed import FieldError, typed
 
 FORMAT = "ierf-concept-graph"
 VERSION = 2
+_HEADER = ("format", "version")
 READ = (1, VERSION)
 """Version 1 has no maps of edges."""
 
@@ -44,19 +44,12 @@ def from_json(content: Any, source: str) -> ConceptGraph:
         known = " and ".join(map(str, READ))
         raise IerfError(f"{source!r} has the version {content.get('version')} of the format, this ierf reads {known}")
     try:
-        return ConceptGraph(
-            model=content["model"],
-            photo=content["photo"],
-            photographs=content["photographs"],
-            layers=tuple(content["layers"]),
-            nodes=tuple(map(_read_node, content["nodes"])),
-            edges=tuple(map(_read_edge, content["edges"])),
-            accounts=tuple(_read_account(account) for account in content["accounts"]),
-            settings=content["settings"],
-            view=b64decode(content["view"]),
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise IerfError(f"the concept graph {source!r} is damaged: {type(error).__name__} {error}") from None
+        whole = {name: value for name, value in content.items() if name not in _HEADER}
+        graph = typed({**whole, **_rows(content)}, ConceptGraph)
+        check(graph, [node.get("id") for node in content["nodes"]])
+    except FieldError as error:
+        raise IerfError(f"the concept graph {source!r} is damaged: {error}") from None
+    return graph
 
 
 def _node(node: Node) -> dict[str, Any]:
@@ -71,42 +64,16 @@ def _node(node: Node) -> dict[str, Any]:
     }
 
 
-def _read_node(content: Mapping[str, Any]) -> Node:
-    plain = {name: value for name, value in content.items() if name != "id"}
-    return Node(
-        **{
-            **plain,
-            "importance": tuple(content["importance"]),
-            "map": _read_cells(content["map"]),
-            "ierf": _read_cells(content["ierf"]),
-            "exemplars": tuple(map(b64decode, content["exemplars"])),
-            "facts": _read_facts(content.get("facts")),
-        }
-    )
-
-
-def _read_edge(content: Mapping[str, Any]) -> Edge:
-    return Edge(**{**content, "map": _read_cells(content.get("map"))})
-
-
-def _read_facts(content: Mapping[str, Any] | None) -> ConceptFacts | None:
-    if content is None:
-        return None
-    pairs = {name: tuple(map(tuple, content[name])) for name in ("classes", "nearest")}
-    return ConceptFacts(**{**content, **pairs, "cosines": tuple(content["cosines"])})
-
-
-def _read_account(content: Mapping[str, Any]) -> LayerAccount:
-    lists = {name: tuple(content[name]) for name in ("logits", "score_kept")}
-    return LayerAccount(**{**content, **lists})
+def _rows(content: Mapping[str, Any]) -> dict[str, Any]:
+    """The nodes without their ids, which follow from layer and index."""
+    nodes = content.get("nodes")
+    if not isinstance(nodes, list) or not all(isinstance(node, dict) for node in nodes):
+        raise FieldError("nodes is not a list of objects")
+    return {"nodes": [{name: value for name, value in node.items() if name != "id"} for node in nodes]}
 
 
 def _cells(cells: Cells | None) -> dict[str, Any] | None:
     return None if cells is None else {**asdict(cells), "content": _text(cells.content)}
-
-
-def _read_cells(content: Mapping[str, Any] | None) -> Cells | None:
-    return None if content is None else Cells(**{**content, "content": b64decode(content["content"])})
 
 
 def _text(content: bytes) -> str:

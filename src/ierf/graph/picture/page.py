@@ -21,6 +21,7 @@ from ierf.graph.picture.words import left_out
 from ierf.graph.structure.cells import Cells
 from ierf.graph.structure.concept_graph import ConceptGraph
 from ierf.graph.structure.node import Node
+from ierf.store.lock import only_writer
 
 SIDE = 96
 """Pixels of a node's picture."""
@@ -77,7 +78,8 @@ def save_page(path: Path, *graphs: ConceptGraph, single_file: bool = False, **op
         write(folder / name, content)
         return quote(f"{folder.name}/{name}")
 
-    return write(path, page(*graphs, address=None if single_file else beside, **options).encode())
+    with only_writer(path.parent, path.name):
+        return write(path, page(*graphs, address=None if single_file else beside, **options).encode())
 
 
 def _inside(name: str, content: bytes) -> str:

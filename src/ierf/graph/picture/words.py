@@ -21,7 +21,7 @@ def off_the_map(node: Node) -> str:
 
 def left_out(graph: ConceptGraph) -> list[str]:
     """What the graph does not show, with its numbers."""
-    said = []
+    said = _without_concepts(graph)
     if graph.layers:
         last, shown = graph.account(graph.layers[0]), [min(a.score_kept) for a in graph.accounts]
         least, most = percent(min(shown)), percent(max(shown))
@@ -59,5 +59,24 @@ def left_out(graph: ConceptGraph) -> list[str]:
         said.append(
             f"{doubtful} of {len(tested)} edges are no stronger than those of concepts drawn at random "
             f"(p > {SIGNIFICANT}); they are dashed."
+        )
+    return said
+
+
+def _without_concepts(graph: ConceptGraph) -> list[str]:
+    """Why layers show no concept, and what helps; nothing where all show some."""
+    empty = [a for a in graph.accounts if not any(node.kind == "concept" for node in graph.row(a.layer))]
+    silent, found = [a.layer for a in empty if not a.active], [a.layer for a in empty if a.active]
+    said = []
+    if silent:
+        said.append(
+            f"No concept of {', '.join(silent)} is in a PFV here, so only residuals are shown: its λ leaves no "
+            "coefficient, as that of a bank with few concepts does; fit the bank with a smaller l0_ratio "
+            "(--l0-ratio), or to more photographs."
+        )
+    if found:
+        said.append(
+            f"The concepts of {', '.join(found)} that are in this picture speak for none of the classes, so none is "
+            "shown; ask for other classes, or fit the bank to more photographs."
         )
     return said

@@ -1,7 +1,6 @@
 """`open_clip:` — the image towers of OpenCLIP's image-text models, with weights from the Hugging Face hub."""
 
 import logging
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -13,6 +12,7 @@ from ierf.model.loading.source import Source, wants_random_weights
 from ierf.model.loading.spec import Spec
 from ierf.model.preprocess import Preprocess
 from ierf.model.vision_model import VisionModel
+from ierf.muted import muted
 
 
 def load(spec: Spec) -> VisionModel:
@@ -82,8 +82,7 @@ def _quiet() -> Iterator[None]:
     root.addHandler(handler)
     root.setLevel(logging.CRITICAL)
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
+        with muted():
             yield
     finally:
         root.setLevel(level)

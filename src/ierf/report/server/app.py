@@ -21,10 +21,10 @@ from ierf.report.server.interventions import intervention
 from ierf.report.server.jobs import Job, Jobs, Work
 from ierf.report.server.limits import Limits, RefusedError
 from ierf.report.server.maps import maps
-from ierf.report.server.memory import Memory
+from ierf.report.server.memory import Memory, give_back
 from ierf.report.server.pages import FRAMED, HEADERS, about, page, resources
 from ierf.report.server.subject import Subject
-from ierf.report.server.uploads import Photo, name_of, opened
+from ierf.report.server.uploads import Arriving, Photo, name_of, opened
 from ierf.report.server.words import without_paths
 
 
@@ -43,7 +43,7 @@ def create_app(subject: Subject, jobs: Jobs, access: Access, limits: Limits) -> 
     """
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     photos: Memory[Photo] = Memory(limits.photos)
-    decoding = asyncio.Semaphore(limits.decoding)
+    arriving, decoding = Arriving(limits.arriving), asyncio.Semaphore(limits.decoding)
     shown, offered, parts = page(subject, limits), about(subject, limits), resources()
 
     def photo(name: str) -> Photo:
@@ -61,7 +61,7 @@ def create_app(subject: Subject, jobs: Jobs, access: Access, limits: Limits) -> 
         if isinstance(asked, Graph):
             return graph(subject, picture, asked)
         made = None if asked.graph is None else jobs.get(asked.graph).result
-        return intervention(subject, picture, asked, None if made is None else made.kept)
+        return intervention(subject, picture, asked, made)
 
     @app.get("/")
     def get_page() -> Response:
@@ -83,12 +83,15 @@ def create_app(subject: Subject, jobs: Jobs, access: Access, limits: Limits) -> 
 
     @app.post(UPLOADS, status_code=201)
     async def post_photo(request: Request) -> dict[str, Any]:
-        async with decoding:
+        announced = request.headers.get("content-length", "")
+        with arriving.upload(int(announced) if announced.isdecimal() else limits.upload):
             content = await request.body()
-            sent = photos.get(name_of(content))
-            if sent is None:
-                sent = await run_in_threadpool(opened, subject.model, content, limits)
+            async with decoding:
+                sent = photos.get(name_of(content))
+                if sent is None:
+                    sent = await run_in_threadpool(opened, subject.model, content, limits)
         photos.put(sent.id, sent, sent.size)
+        await run_in_threadpool(give_back)
         return {"photo": sent.id, "width": sent.picture.width, "height": sent.picture.height}
 
     @app.get("/api/photos/{name}")

@@ -36,9 +36,18 @@ def graph(subject: Subject, picture: Image.Image, asked: Graph) -> Work:
         rows = [_row(made, layer, files) for layer in reversed(made.layers)]
         classes = [{"index": node.index, "label": node.label} for node in made.classes]
         content = {"classes": classes, "rows": rows, "page": PAGE, "data": DATA}
-        return Result(content, files, made)
+        return Result(content, files)
 
     return work
+
+
+def found_by(result: Result | None) -> "ConceptGraph | None":
+    """The graph that such a job made; None for another job's result."""
+    from ierf.graph.files.schema import from_json
+
+    if result is None or DATA not in result.files:
+        return None
+    return from_json(json.loads(result.files[DATA].content), DATA)
 
 
 def _row(made: "ConceptGraph", layer: str, files: dict[str, File]) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from PIL import Image
 from torch import Tensor
 
 from ierf.report.server.asked import Intervention
+from ierf.report.server.graphs import found_by
 from ierf.report.server.jobs import Progress, Result, Work
 from ierf.report.server.subject import Subject
 
@@ -17,10 +18,10 @@ TOP = 5
 """Classes shown: so many of the most probable, before and after."""
 
 
-def intervention(subject: Subject, picture: Image.Image, asked: Intervention, graph: "ConceptGraph | None") -> Work:
+def intervention(subject: Subject, picture: Image.Image, asked: Intervention, made: Result | None) -> Work:
     """What computes it. Raises `IerfError` for a concept or class that does not exist, and without a bank.
 
-    Where a graph is given and all concepts are its own, of one layer, its claims are set beside what happens.
+    Where a graph was `made` and all concepts are its own, of one layer, its claims are set beside what happens.
     """
     bank = subject.concepts()
     delete = [subject.concept(name) for name in dict.fromkeys(asked.delete)]
@@ -33,7 +34,7 @@ def intervention(subject: Subject, picture: Image.Image, asked: Intervention, gr
         progress.at("running the network on")
         found = intervene(subject.model, bank, subject.model.prepare(picture), delete, insert)
         classes = _classes(found.before[0].double(), found.after[0].double(), named, subject)
-        return Result({"classes": classes, "claims": _claims(graph, found)}, {})
+        return Result({"classes": classes, "claims": _claims(found_by(made), found)}, {})
 
     return work
 

@@ -1,7 +1,9 @@
 """Jobs: one thread computes, a bounded queue waits, results stay until newer ones need their room."""
 
+import gc
 import hashlib
 import hmac
+import json
 import logging
 import secrets
 from collections import deque
@@ -13,12 +15,11 @@ from typing import Any, Literal, NamedTuple
 
 from ierf.errors import IerfError
 from ierf.report.server.interruption import Cancelled, Interruptible
-from ierf.report.server.limits import Limits, RefusedError
-from ierf.report.server.memory import Memory
+from ierf.report.server.limits import RETRY_AFTER, Limits, RefusedError
+from ierf.report.server.memory import Memory, give_back
 from ierf.report.server.words import without_paths
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
-RETRY_AFTER = 5
 _OVERHEAD = 4096
 """Bytes that a job takes beside its files."""
 
@@ -37,12 +38,11 @@ class Result:
     content: Mapping[str, Any]
     """JSON-able; names of files stand for their addresses."""
     files: Mapping[str, File]
-    kept: Any = None
-    """For later jobs that go on from this one."""
 
     @property
     def size(self) -> int:
-        return sum(len(file.content) for file in self.files.values())
+        """Bytes of both."""
+        return len(json.dumps(self.content)) + sum(len(file.content) for file in self.files.values())
 
 
 @dataclass(eq=False)
@@ -69,7 +69,8 @@ class Job:
     """Something to compute."""
 
     id: str
-    work: Work
+    work: Work | None
+    """None once it is finished: it holds what it was given, as a decoded photograph."""
     stop: Event = field(default_factory=Event)
     state: State = "queued"
     progress: Progress = field(init=False)
@@ -88,7 +89,10 @@ class Job:
 
 
 class Jobs:
-    """The queue, the thread that works it off, and what it made. The same request twice is one job."""
+    """The queue, the thread that works it off, and what it made. The same request twice is one job.
+
+    Between two jobs only results are kept: recorded passes refer to themselves, so they are collected.
+    """
 
     def __init__(self, limits: Limits) -> None:
         self._secret, self._most = secrets.token_bytes(), limits.queue
@@ -117,7 +121,8 @@ class Jobs:
 
     def get(self, name: str) -> Job:
         """Raises `RefusedError` 404 for a job that never was, or whose result was forgotten."""
-        job = self._active.get(name) or self._finished.get(name)
+        with self._changed:
+            job = self._active.get(name) or self._finished.get(name)
         if job is None:
             raise RefusedError(404, "there is no such job, or its result was forgotten; ask again")
         return job
@@ -161,9 +166,13 @@ class Jobs:
             with self._changed:
                 job.seconds = monotonic() - job.begun
                 self._finish(job, state)
+            del job
+            gc.collect()
+            give_back()
 
     def _attempt(self, job: Job) -> State:
         try:
+            assert job.work is not None
             with job.progress.interruptible:
                 job.result = job.work(job.progress)
         except Cancelled:
@@ -178,7 +187,7 @@ class Jobs:
         return "done"
 
     def _finish(self, job: Job, state: State) -> None:
-        job.state = state
+        job.state, job.work = state, None
         if self._active.get(job.id) is job:
             del self._active[job.id]
             self._finished.put(job.id, job, _OVERHEAD + (job.result.size if job.result else 0))

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from ierf.errors import IerfError
 
 _MIB = 2**20
+RETRY_AFTER = 5
+"""Seconds."""
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,8 @@ class Limits:
     """Bytes of any other request's body."""
     patience: float = 60.0
     """Seconds until a body must have arrived."""
+    arriving: int = 320 * _MIB
+    """Bytes of the files of all photographs that arrive at the same time, or wait to be read."""
     decoding: int = 2
     """Photographs read at the same time."""
     queue: int = 16

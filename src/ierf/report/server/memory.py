@@ -1,8 +1,10 @@
 """A bounded memory: what was not used for longest is forgotten first."""
 
+import ctypes
 from collections import OrderedDict
+from functools import cache
 from threading import Lock
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -29,3 +31,19 @@ class Memory(Generic[T]):
                 return None
             self._values.move_to_end(name)
             return self._values[name][0]
+
+
+def give_back() -> None:
+    """What was freed returns to the operating system: glibc keeps it for each thread that ever decoded or computed."""
+    trim = _trim()
+    if trim is not None:
+        trim(0)
+
+
+@cache
+def _trim() -> Any:
+    """None where the C library is another one."""
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return None

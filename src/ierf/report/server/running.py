@@ -1,5 +1,6 @@
 """Running the server until it is stopped."""
 
+import gc
 import socket
 from contextlib import suppress
 
@@ -51,6 +52,10 @@ def server(app: ASGIApp) -> uvicorn.Server:
 
 
 def run(app: ASGIApp, bound: socket.socket) -> None:
-    """Serve until the process is interrupted."""
+    """Serve until the process is interrupted.
+
+    What there is by then stays, so it is looked at no more when garbage is collected between two jobs.
+    """
+    gc.freeze()
     with bound, suppress(KeyboardInterrupt):
         server(app).run(sockets=[bound])

@@ -1,5 +1,7 @@
 """Photographs from the network: decoded with care."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
@@ -9,7 +11,7 @@ from PIL import Image, UnidentifiedImageError
 from ierf.model import VisionModel
 from ierf.model.images import as_image
 from ierf.report.explain import scene
-from ierf.report.server.limits import Limits, RefusedError
+from ierf.report.server.limits import RETRY_AFTER, Limits, RefusedError
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")
 """Formats that Pillow decodes by itself, without calling another program."""
@@ -29,6 +31,24 @@ class Photo:
     def size(self) -> int:
         """Bytes in memory."""
         return 3 * self.picture.width * self.picture.height + len(self.view)
+
+
+class Arriving:
+    """Room for the files of uploads that are on their way, or wait to be read. Of one thread, the event loop's."""
+
+    def __init__(self, room: int) -> None:
+        self._room = room
+
+    @contextmanager
+    def upload(self, size: int) -> Iterator[None]:
+        """Inside: so many bytes may come. Raises `RefusedError` 503 where there is no room for them."""
+        if size > self._room:
+            raise RefusedError(503, "too many photographs arrive at once; try again in a moment", RETRY_AFTER)
+        self._room -= size
+        try:
+            yield
+        finally:
+            self._room += size
 
 
 def opened(model: VisionModel, content: bytes, limits: Limits) -> Photo:

@@ -13,7 +13,11 @@ def load_foreign(folder: Path) -> SAE:
     """An autoencoder of SAELens or dictionary_learning. Raises `IerfError` for anything else."""
     for name, load in _LIBRARIES.items():
         if (folder / name).exists():
-            return load(folder)
+            try:
+                return load(folder)
+            except (RuntimeError, ValueError, TypeError, KeyError, AttributeError, IndexError) as error:
+                reason = " ".join(str(error).split())[:200] or type(error).__name__
+                raise IerfError(f"the autoencoder in {str(folder)!r} is damaged: {reason}") from None
     raise IerfError(
         f"there is no autoencoder in {str(folder)!r}: none of sae.safetensors, {', '.join(_LIBRARIES)} lies there"
     )
