@@ -4,6 +4,7 @@ from pathlib import Path
 
 import safetensors
 import safetensors.torch
+import torch
 
 from ierf.concepts.sae.sae import SAE
 from ierf.errors import IerfError
@@ -27,17 +28,19 @@ def load(path: Path) -> SAE:
 
     if not path.exists():
         raise missing(path)
-    if not (path / WEIGHTS).exists():
+    if not (path / WEIGHTS).exists() or not (path / CONFIG).exists():
         return load_foreign(path)
     config = read_json(path / CONFIG)
     if config.get("format") != FORMAT or config.get("version") != VERSION:
         raise IerfError(f"{str(path / CONFIG)!r} is not that of an autoencoder of version {VERSION}")
-    sae = SAE.from_config(config)
     try:
+        sae = SAE.from_config(config)
         state = safetensors.torch.load_file(path / WEIGHTS)
         sae.to(state["decoder"].dtype).load_state_dict(state)
-    except (safetensors.SafetensorError, OSError, RuntimeError, KeyError) as error:
+    except (safetensors.SafetensorError, OSError, RuntimeError, KeyError, TypeError, AttributeError) as error:
         raise IerfError(
             f"{str(path / WEIGHTS)!r} does not fit its config.json: {' '.join(str(error).split())}"
         ) from None
+    if damaged := [name for name, tensor in state.items() if not bool(torch.isfinite(tensor).all())]:
+        raise IerfError(f"{str(path / WEIGHTS)!r} is damaged: {damaged[0]} holds NaN or infinity")
     return sae
