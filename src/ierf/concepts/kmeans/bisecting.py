@@ -75,7 +75,7 @@ class BisectingSphericalKMeans:
         directions = Directions(vectors, self.shift_)
         self.tree_, self.labels_ = grow(directions, self.n_concepts, self.seed, self.max_iter, self.tol)
         rows = torch.arange(len(vectors), device=vectors.device)
-        _, added = sums(lambda some: vectors[some].double(), rows, self.labels_)
+        _, added = sums(vectors, rows, self.labels_)
         counts = self.labels_.bincount()[:, None]
         self.components_ = (added / counts - self.shift_).to(vectors)
         if len(counts) < self.n_concepts:
@@ -115,8 +115,8 @@ class BisectingSphericalKMeans:
         nodes = self.tree_.leaves(n)
         starts = self.tree_.starts[self.tree_.leaves(count)]
         above = torch.from_numpy(np.searchsorted(self.tree_.starts[nodes], starts, side="right") - 1).to(device)
-        weights, concepts = self.sizes_[self.leaves_].to(device), self.components_.double()
-        _, added = sums(concepts.__getitem__, torch.arange(count, device=device), above, weights)
+        weights = self.sizes_[self.leaves_].to(device)
+        _, added = sums(self.components_, torch.arange(count, device=device), above, weights)
         sizes = self.sizes_[nodes].to(device)
         components = (added / sizes[:, None]).to(self.components_)
         return Cut(torch.from_numpy(nodes), components, above[self.labels_], above)

@@ -9,7 +9,7 @@ from torch.nn.functional import normalize
 
 from ierf.concepts.kmeans.directions import Directions
 from ierf.concepts.kmeans.keys import GOLDEN, scrambled, shifted
-from ierf.concepts.kmeans.segments import row_products, sums
+from ierf.concepts.kmeans.segments import row_products
 
 _TIE = 2.0**-20
 """Directions whose distance `1 − cos` is less are the same, and products that are no larger are no side."""
@@ -101,7 +101,7 @@ def _settled(
     products = _products(directions, rows, clusters, axes)
     right, bounds = products > _TIE, products.abs() - _ROUNDING
     parts = axes.new_zeros(2 * len(axes), axes.shape[1])
-    found, added = sums(directions.exact, rows, 2 * clusters + right)
+    found, added = directions.sums(rows, 2 * clusters + right)
     parts[found] = added
     members = (2 * clusters + right).bincount(minlength=len(parts)).view(-1, 2)
     parts, path, active = parts.view(-1, 2, axes.shape[1]), axes.new_zeros(len(axes)), members.any(1).nonzero()[:, 0]
@@ -122,7 +122,7 @@ def _settled(
         if not len(moved):
             break
         right[moved] = ~right[moved]
-        active, added = sums(directions.exact, rows[moved], clusters[moved], 2 * right[moved].double() - 1)
+        active, added = directions.sums(rows[moved], clusters[moved], 2 * right[moved].double() - 1)
         parts[active] += torch.stack([-added, added], 1)
         members[active] = after[active]
         active = active[clusters[moved].bincount(minlength=len(axes))[active] > enough[active]]

@@ -1,13 +1,12 @@
 """Products and sums of rows by group, without a loop over groups and without a copy of the rows."""
 
 import warnings
-from collections.abc import Callable
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-_AT_ONCE = 1 << 12
+_AT_ONCE = 1 << 10
 """Rows that are held in float64 at once."""
 
 
@@ -30,28 +29,26 @@ def row_products(
 
 
 def sums(
-    read: Callable[[Int[Tensor, " B"]], Float[Tensor, "B C"]],
+    x: Float[Tensor, "N C"],
     rows: Int[Tensor, " P"],
     groups: Int[Tensor, " P"],
     weights: Float[Tensor, " P"] | None = None,
 ) -> tuple[Int[Tensor, " M"], Float[Tensor, "M C"]]:
-    """The groups that occur, ascending, and `Σ_r w_r x_r` of each, in the order of `rows` on every device.
+    """The groups that occur, ascending, and `Σ_r w_r x_r` of each in float64, in the order of `rows` on every device.
 
-    `read` gives some rows of x in float64: a float32 sum of many rows depends in its fifth digit on the order of the
-    additions, which is enough to move a vector across the border of two clusters.
+    A float32 sum of many rows depends in its fifth digit on the order of the additions, which is enough to move a
+    vector across the border of two clusters.
     """
     ordered, order = groups.sort(stable=True)
     found, places = torch.unique_consecutive(ordered, return_inverse=True)
-    added = torch.zeros(0)
-    for part in torch.split(torch.arange(len(order), device=rows.device), _AT_ONCE):
+    added = torch.zeros(len(found), x.shape[1], dtype=torch.float64, device=x.device)
+    everything = torch.arange(len(order), device=x.device)
+    for part in torch.split(everything, _AT_ONCE):
         taken = order[part]
-        values = read(rows[taken])
-        if not added.numel():
-            added = values.new_zeros(len(found), values.shape[1])
         bags, counts = torch.unique_consecutive(places[part], return_counts=True)
         added[bags] += torch.nn.functional.embedding_bag(
-            torch.arange(len(part), device=rows.device),
-            values,
+            everything[: len(part)],
+            x[rows[taken]].double(),
             counts.cumsum(0) - counts,
             mode="sum",
             per_sample_weights=None if weights is None else weights[taken].double(),

@@ -86,12 +86,7 @@ def only(weights: Mapping[str, Tensor], known: Collection[str], path: Path) -> d
 
 def number_kept(given: Any, latents: int, path: Path) -> int:
     """k. Raises `IerfError` where a configuration does not say it, or says what can't be."""
-    if (
-        isinstance(given, bool)
-        or not isinstance(given, int | float)
-        or given != int(given)
-        or not 1 <= given <= latents
-    ):
+    if isinstance(given, bool) or not isinstance(given, int) or not 1 <= given <= latents:
         raise IerfError(f"{str(path)!r} keeps the k largest latents of {latents} and does not say a k: {given!r}")
     return given
 
