@@ -174,6 +174,16 @@ def test_a_torchvision_built_for_another_torch_is_made_to_import(package: str, t
     assert done.stdout.splitlines() == ["1", str(fake / "__init__.py")], done.stderr
 
 
+def test_deep_json_is_one_sentence(tmp_path: Path) -> None:
+    labels, header = tmp_path / "labels.json", b'{"a":' * 200_000
+    labels.write_text("[" * 200_000)
+    with pytest.raises(IerfError, match="holds no labels"):
+        read_labels(labels)
+    (tmp_path / "net.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(IerfError, match=r"net\.safetensors"):
+        load(f"file:{tmp_path}/net.safetensors?{ARCH}")
+
+
 def test_available_names_every_source_even_without_extras(monkeypatch: pytest.MonkeyPatch) -> None:
     offers = {offer.source: offer for offer in available()}
     assert list(offers) == ["bundled", "timm", "torchvision", "hf", "open_clip", "file"]

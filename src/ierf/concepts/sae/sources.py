@@ -129,7 +129,7 @@ class FromModel:
         self._mine = np.arange(len(self._images.names))[shard.index :: shard.count]
         if not len(self._mine):
             raise IerfError(f"there are {len(self._images.names)} photographs, too few for {shard.count} processes")
-        probe = self._pfvs(torch.zeros(1, 3, *self._model.preprocess.size))
+        probe = self._pfvs(torch.zeros(1, *self._model.preprocess.shape))
         self.channels = {name: pfvs.shape[2] for name, pfvs in probe.items()}
         fewest = min(pfvs.shape[1] for pfvs in probe.values())
         self._per_image = per_image or fewest
