@@ -24,7 +24,7 @@ def running(model: VisionModel, x: Float[Tensor, "N 3 H W"]) -> Iterator[tuple[F
     x = as_batch(model, x)
     with torch.inference_mode(False), torch.enable_grad(), evaluating(model.net):
         weights = _usable_weights(model)
-        dtype = torch.float32 if model.dtype.itemsize < 4 else model.dtype
+        dtype = torch.promote_types(model.dtype_for(x), torch.float32)
         pixels = x.detach().to(model.device, dtype, copy=x.is_inference()).requires_grad_()
 
         def forward(images: Tensor) -> Tensor:

@@ -17,14 +17,15 @@ from ierf.files import write
 
 
 def terminal_table(results: Results) -> Table:
-    """Means, each with half the width of its 95 % interval; the best of each column in bold."""
+    """Means, each with half the width of its 95 % interval, and n where that is not all; the best in bold."""
     table = Table(title=f"{results.title}, {len(results.values)} {results.unit}", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column(results.corner, no_wrap=True)
     for column, better in results.columns.items():
         table.add_column(column + ARROWS[better], justify="right", no_wrap=True)
     best = {column: results.best(column) for column in results.columns}
+    n = len(results.values)
     for row, cells in results.summary.items():
-        texts = [Text(_short(i), style="bold" if best[column] == row else "") for column, i in cells.items()]
+        texts = [Text(_short(i, n), style="bold" if best[column] == row else "") for column, i in cells.items()]
         table.add_row(Text(row), *texts)
     return table
 
@@ -73,11 +74,12 @@ def check_out(folder: Path) -> None:
         raise IerfError(f"cannot write to {str(folder)!r}: {error.strerror or error}") from error
 
 
-def _short(interval: Interval) -> str:
+def _short(interval: Interval, of: int) -> str:
     half = (interval.high - interval.low) / 2
     if math.isnan(interval.mean):
         return "–"
-    return f"{interval.mean:.3f}" if math.isnan(half) else f"{interval.mean:.3f} ±{half:.2f}"
+    fewer = "" if interval.n == of else f", n={interval.n}"
+    return f"{interval.mean:.3f}{'' if math.isnan(half) else f' ±{half:.2f}'}{fewer}"
 
 
 def _exact(value: float) -> str:

@@ -106,7 +106,7 @@ def _curve(
     at_once: int,
 ) -> Curve:
     vision_model = as_vision_model(model)
-    pixels = pictures(x).to(vision_model.device, vision_model.dtype)
+    pixels = pictures(x).to(vision_model.device, vision_model.dtype_for(x))
     maps = maps_of(map, pixels)
     rank, patches = _ranks(maps, patch)
     counts = _counts(patches, steps).to(pixels.device)

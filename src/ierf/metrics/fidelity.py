@@ -53,7 +53,7 @@ def fidelity(
     if runs < 2:
         raise IerfError(f"a correlation needs at least two runs, not {runs}")
     vision_model = as_vision_model(model)
-    images = pictures(x).to(vision_model.device, vision_model.dtype)
+    images = pictures(x).to(vision_model.device, vision_model.dtype_for(x))
     maps = torch.stack([maps_of(one, images) for one in (map if map.ndim == 4 else map[None])])
     by_channel = preset == "quantus"
     if baseline is None:

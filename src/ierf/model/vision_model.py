@@ -60,6 +60,11 @@ class VisionModel:
         """The type of the network's first floating-point parameter or buffer; float32 if it has none."""
         return self._reference().dtype
 
+    def dtype_for(self, x: Tensor) -> torch.dtype:
+        """What `x` is computed in: the network's type; its own where the network has no number that could say."""
+        own = any(t.is_floating_point() for t in chain(self.net.parameters(), self.net.buffers()))
+        return self.dtype if own else x.dtype
+
     @property
     def layers(self) -> tuple[str, ...]:
         """The names of all submodules, in the order in which the network declares them."""
