@@ -1,13 +1,14 @@
 """What all tests share: one thread, torchvision's operators, photographs, and the development data."""
 
 import os
-from collections.abc import Iterator
+import warnings
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+
+from ierf.model.loading.torchvision_operators import usable_torchvision
 
 SHARED = Path(os.environ.get("IERF_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
@@ -27,14 +28,11 @@ def _one_thread() -> None:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _torchvision_operators() -> Iterator[None]:
-    """The schemas without which a torchvision built for CUDA does not import beside a CPU torch."""
-    library: Any = torch.library.Library("torchvision", "FRAGMENT")  # type: ignore[no-untyped-call]
-    for name in ("nms", "qnms"):
-        if not hasattr(torch.ops.torchvision, name):
-            library.define(f"{name}(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
-    yield
-    del library
+def _torchvision_operators() -> None:
+    """A torchvision built for CUDA beside a CPU torch imports as it does when ierf loads a model."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        usable_torchvision()
 
 
 @pytest.fixture(scope="session")

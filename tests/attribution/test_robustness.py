@@ -409,3 +409,17 @@ def test_a_constant_network_has_nothing_to_explain() -> None:
 
     with pytest.raises(IerfError, match="depend"):
         ierf.attribute(Constant(), torch.zeros(1, 3, 8, 8))
+
+
+def test_a_network_without_parameters_computes_in_the_inputs_precision() -> None:
+    """float64 in, float64 all the way: a map that float32 could not hold."""
+
+    class Mean(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.stack([x.mean((1, 2, 3)), x.square().mean((1, 2, 3))], 1)
+
+    x = torch.randn(1, 3, 6, 6, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found = ierf.attribute(Mean(), x, 1, "gradient_x_input")
+    assert found.dtype == torch.float64
+    torch.testing.assert_close(found, (2 * x.square() / x.numel()).sum(1), rtol=1e-14, atol=0)
+    assert ierf.attribute(Mean(), x.half(), 1, "gradient_x_input").dtype == torch.float32

@@ -133,7 +133,7 @@ def test_tokens_that_are_no_patches_have_no_grid_and_stay_a_sequence() -> None:
     assert grid_at(net, "norm") is None
     assert grid_at(net, "blocks.1") == TokenGrid(1, ROWS, COLUMNS)
     assert ierf.attribute(net, pictures(), 1, "cp_lrp", "norm").shape == (2, 30)
-    with pytest.raises(IerfError, match="cannot be scaled up to a picture"):
+    with pytest.raises(IerfError, match="cannot be scaled up to pixels"):
         ierf.attribute(net, pictures(), 1, "gradcam", encoder="norm")
 
 

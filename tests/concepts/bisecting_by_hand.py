@@ -1,15 +1,17 @@
 """Bisecting spherical k-means as the paper tells it: one leaf after the other, in numpy, float64."""
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 
 _MODULUS = 1 << 64
+_GOLDEN = 0x9E3779B97F4A7C15
 
 
 def scrambled(key: int) -> int:
     """SplitMix64 with Python's integers."""
-    z = (key + 0x9E3779B97F4A7C15) % _MODULUS
+    z = (key + _GOLDEN) % _MODULUS
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) % _MODULUS
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) % _MODULUS
     return z ^ (z >> 31)
@@ -22,33 +24,37 @@ class Leaf:
     key: int
 
 
-def two_means(units: np.ndarray, key: int, max_iter: int) -> np.ndarray | None:
+def wait(key: int, row: int) -> float:
+    """How long a row waits to be drawn: −log of the row-th number of SplitMix64 begun at `key`."""
+    return -math.log(((scrambled((key + int(row) * _GOLDEN) % _MODULUS) >> 11) + 0.5) / 2**53)
+
+
+def two_means(units: np.ndarray, rows: np.ndarray, key: int, max_iter: int, tol: float) -> np.ndarray | None:
     """Which of the rows go to the second part; None if all have the same direction."""
     directed = np.flatnonzero((units != 0).any(1))
     if not len(directed):
         return None
-    first = directed[(scrambled(key + 3) >> 1) % len(directed)]
-    weights = [max(0, int(np.floor((1 - units[i] @ units[first]) * 2**20))) for i in directed]
-    if sum(weights) == 0:
+    first = min(directed, key=lambda i: wait(scrambled(key + 3), rows[i]))
+    distances = {i: 1 - units[i] @ units[first] for i in directed}
+    apart = [i for i in directed if distances[i] >= 2**-20]
+    if not apart:
         return None
-    target, second = (scrambled(key + 4) >> 1) % sum(weights), -1
-    while target >= 0:
-        second += 1
-        target -= weights[second]
-    centroids = units[[first, directed[second]]]
-    right = units @ centroids[1] > units @ centroids[0]
+    second = min(apart, key=lambda i: wait(scrambled(key + 4), rows[i]) / distances[i])
+    centroids = units[[first, second]]
+    right = units @ (centroids[1] - centroids[0]) > 2**-20
     for _ in range(max_iter):
         means = np.stack([units[~right].mean(0), units[right].mean(0)])
         centroids = means / np.linalg.norm(means, axis=1, keepdims=True)
-        after = units @ centroids[1] > units @ centroids[0]
-        if (after == right).all():
-            break
+        after = units @ (centroids[1] - centroids[0]) > 2**-20
+        moved = int((after != right).sum())
         right = after
+        if moved <= tol * len(directed):
+            break
     return right
 
 
 def bisect(
-    x: np.ndarray, n_concepts: int, seed: int, max_iter: int = 12
+    x: np.ndarray, n_concepts: int, seed: int, max_iter: int = 100, tol: float = 0.001
 ) -> tuple[list[int], list[int], list[set[int]]]:
     """Parents and sizes of the nodes in the order of the splits, and the rows of each leaf."""
     lengths = np.linalg.norm(x, axis=1, keepdims=True)
@@ -58,7 +64,7 @@ def bisect(
     while leaves and len(leaves) + len(whole) < n_concepts:
         leaf = min(leaves, key=lambda leaf: (-len(leaf.rows), leaf.rows[0]))
         leaves.remove(leaf)
-        right = two_means(units[leaf.rows], leaf.key, max_iter)
+        right = two_means(units[leaf.rows], leaf.rows, leaf.key, max_iter, tol)
         if right is None:
             whole.append(leaf)
             continue

@@ -1,6 +1,7 @@
 """The Lasso against closed forms, scikit-learn, its own optimality conditions, and inputs that are out of the way."""
 
 import sys
+import warnings
 
 import numpy as np
 import pytest
@@ -194,3 +195,23 @@ def test_counts_that_cannot_be_had_are_refused() -> None:
             choose_lam(x, atoms, count)
     with pytest.raises(IerfError, match="no vector"):
         choose_lam(torch.zeros(3, 8), atoms, 2)
+
+
+@pytest.mark.parametrize("k", [1, 2, 16, 64])
+@pytest.mark.parametrize("positive", [False, True])
+def test_a_ratio_that_leaves_nothing_is_read_as_one_coefficient(k: int, positive: bool) -> None:
+    random = torch.Generator().manual_seed(k)
+    atoms, x = torch.randn(k, 24, generator=random), torch.randn(200, 24, generator=random)
+    x = x + 2 * atoms[torch.randint(k, (200,), generator=random)]
+    with pytest.warns(UserWarning, match=r"most would have none; .* --l0-ratio"):
+        lam = choose_lam(x, atoms, 0.996, positive)
+    found = lasso(x, atoms, lam, positive).l0.float().mean()
+    assert (0.85 if k <= 2 else 0.97) <= float(found) <= 1.05
+
+
+def test_a_ratio_that_leaves_one_is_taken_as_it_is() -> None:
+    random = torch.Generator().manual_seed(0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        lam = choose_lam(torch.randn(100, 24, generator=random), torch.randn(20, 24, generator=random), 0.9)
+    assert lam > 0

@@ -11,6 +11,7 @@ from typer.testing import CliRunner, Result
 
 import ierf
 from ierf.cli import main
+from ierf.cli.sae import _processes
 from ierf.concepts import SAE
 from ierf.concepts.sae.training import Run
 from ierf.experiments.concepts.sae_evaluation import evaluate_saes
@@ -166,3 +167,22 @@ def test_costs_name_what_was_measured() -> None:
         "encoder product", "encoder product + its weight gradient", "five dense products"
     ]  # fmt: skip
     assert all(cost.ratio > 0 for cost in costs)
+
+
+@pytest.mark.parametrize(
+    ("device", "backend", "own", "chosen"),
+    [("cpu", "gloo", "cpu", []), ("cuda", "nccl", "cuda:1", ["cuda:1"]), ("cuda:3", "nccl", "cuda:3", ["cuda:3"])],
+)
+def test_processes_talk_by_what_the_device_needs(
+    device: str, backend: str, own: str, chosen: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the machine has a GPU does not matter to what computes on the CPU."""
+    started, set_to = [], []
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", set_to.append)
+    monkeypatch.setattr(torch.distributed, "init_process_group", started.append)
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", lambda: None)
+    with _processes(device) as here:
+        assert (here, started, set_to) == (own, [backend], chosen)

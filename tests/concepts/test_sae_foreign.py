@@ -1,12 +1,13 @@
 """Checkpoints of other libraries: small files in their formats, and what those libraries compute with them."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from ierf.concepts import SAE
@@ -99,13 +100,120 @@ def test_dictionary_learning(tmp_path: Path) -> None:
     assert nested.config["options"] == {"prefixes": [3, 7, 12]}
     pre = X @ W_ENC + B_ENC
     codes = pre.relu() * (pre > THRESHOLD)
-    jump = dictionary_learning(tmp_path, "JumpReluAutoEncoder", {**ours, "threshold": THRESHOLD})
+    with pytest.warns(UserWarning, match="decoder columns are not of norm 1; codes are .* times the norm"):
+        jump = dictionary_learning(tmp_path, "JumpReluAutoEncoder", {**ours, "threshold": THRESHOLD})
     check(jump, codes * norm, codes @ W_DEC + B_DEC)
+    assert f"{float(norm.min()):.3g} to {float(norm.max()):.3g}" in jump.about["codes"]
     b_gate, b_mag, r_mag = weights(K, seed=6), weights(K, seed=7), weights(K, seed=8)
     inner = (X - B_DEC) @ W_ENC
     codes = (inner + b_gate > 0) * (inner * r_mag.exp() + b_mag).relu()
     state = {**linear, "gate_bias": b_gate, "mag_bias": b_mag, "r_mag": r_mag, "decoder_bias": B_DEC}
-    check(dictionary_learning(tmp_path, "GatedAutoEncoder", state), codes * norm, codes @ W_DEC + B_DEC)
+    with pytest.warns(UserWarning, match="times the norm"):
+        check(dictionary_learning(tmp_path, "GatedAutoEncoder", state), codes * norm, codes @ W_DEC + B_DEC)
+
+
+@pytest.fixture
+def sparsify(tmp_path: Path) -> Callable[..., SAE]:
+    """An autoencoder from what sparsify would have written, with some settings and weights changed."""
+
+    def load(changed: dict[str, Tensor] | None = None, **config: Any) -> SAE:
+        tensors = {"encoder.weight": W_ENC.T.contiguous(), "encoder.bias": B_ENC, "W_dec": W_DEC, "b_dec": B_DEC}
+        save_file({**tensors, **(changed or {})}, tmp_path / "sae.safetensors")
+        settings = {"activation": "topk", "num_latents": K, "k": 4, "d_in": C, "multi_topk": True, **config}
+        (tmp_path / "cfg.json").write_text(json.dumps(settings))
+        return SAE.load(tmp_path)
+
+    return load
+
+
+def test_sparsify(sparsify: Callable[..., SAE]) -> None:
+    codes = top((X - B_DEC) @ W_ENC + B_ENC, 4)
+    check(sparsify(), codes, codes @ W_DEC + B_DEC)
+    assert sparsify().about == {"format": "sparsify"}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"transcode": True},
+        {"skip_connection": True},
+        {"signed": True},
+        {"activation": "groupmax"},
+        {"k": 0},
+        {"d_in": 3},
+    ],
+)
+def test_what_changes_the_codes_of_sparsify_is_refused(settings: dict[str, Any], sparsify: Callable[..., SAE]) -> None:
+    with pytest.raises(IerfError, match=str(settings.get("activation", next(iter(settings))))):
+        sparsify(**settings)
+
+
+def test_a_weight_without_counterpart_is_refused(tmp_path: Path, sparsify: Callable[..., SAE]) -> None:
+    with pytest.raises(IerfError, match="W_skip"):
+        sparsify({"W_skip": torch.eye(C)})
+    with pytest.raises(IerfError, match="scaling_factor"):
+        saelens(tmp_path / "s", {}, scaling_factor=2 * torch.ones(K))
+    assert saelens(tmp_path / "s", {}, scaling_factor=torch.ones(K)).kind == "l1"
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"activation_fn_str": "tanh-relu"}, "tanh-relu"),
+        ({"activation_fn": "gelu"}, "gelu"),
+        ({"architecture": "jumprelu", "activation_fn": "topk"}, "topk"),
+        ({"architecture": "topk"}, "does not say a k"),
+        ({"architecture": "matching_pursuit"}, "matching_pursuit"),
+        ({"architecture": "skip_transcoder"}, "skip_transcoder"),
+        ({"normalize_activations": "expected_average_only_in"}, "expected_average_only_in"),
+        ({"normalize_activations": "constant_norm_rescale"}, "constant_norm_rescale"),
+        ({"finetuning_scaling_factor": True}, "finetuning_scaling_factor"),
+        ({"reshape_activations": "hook_z"}, "hook_z"),
+        ({"hook_head_index": 3}, "hook_head_index"),
+        ({"d_sae": K + 1}, "d_sae"),
+    ],
+)
+def test_what_changes_the_codes_of_saelens_is_refused(settings: dict[str, Any], named: str, tmp_path: Path) -> None:
+    with pytest.raises(IerfError, match=named):
+        saelens(tmp_path, settings, **({"threshold": THRESHOLD} if settings.get("architecture") == "jumprelu" else {}))
+
+
+def test_codes_that_saelens_itself_scales_by_the_decoder(tmp_path: Path) -> None:
+    norm = W_DEC.norm(dim=1)
+    codes = top(((X - B_DEC) @ W_ENC + B_ENC) * norm, 3)
+    with pytest.warns(UserWarning, match="not of norm 1"):
+        sae = saelens(tmp_path, {"architecture": "topk", "k": 3, "rescale_acts_by_decoder_norm": True})
+    check(sae, codes, codes / norm @ W_DEC + B_DEC)
+
+
+@pytest.mark.parametrize(
+    ("name", "changed", "said"),
+    [
+        ("b_dec", B_DEC[None], r"decoder bias has the shape \(\d+,\), not \(1, \d+\)"),
+        ("b_enc", B_ENC[:-1], "encoder bias"),
+        ("W_enc", W_ENC.T.contiguous(), "encoder has the shape"),
+        ("W_dec", W_DEC[0], "decoder has the shape"),
+        ("b_dec", B_DEC * torch.nan, "holds NaN"),
+        ("threshold", THRESHOLD[:3], "threshold"),
+    ],
+)
+def test_shapes_and_numbers_are_looked_at(name: str, changed: Tensor, said: str, tmp_path: Path) -> None:
+    tensors = {"threshold": THRESHOLD, name: changed}
+    with pytest.raises(IerfError, match=said):
+        saelens(tmp_path, {"architecture": "jumprelu"}, **tensors)
+
+
+def test_an_own_folder_that_is_damaged(tmp_path: Path) -> None:
+    SAE("topk", C, K, 4).save(tmp_path)
+    state = load_file(tmp_path / "sae.safetensors")
+    save_file({**state, "encoder": state["encoder"] * torch.nan}, tmp_path / "sae.safetensors")
+    with pytest.raises(IerfError, match="encoder holds NaN"):
+        SAE.load(tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    for damaged in ({**config, "options": 3}, {n: v for n, v in config.items() if n != "training"}):
+        (tmp_path / "config.json").write_text(json.dumps(damaged))
+        with pytest.raises(IerfError, match=r"does not fit its config\.json"):
+            SAE.load(tmp_path)
 
 
 class Harmful:

@@ -1,5 +1,6 @@
 """Where training data comes from: a model, a store."""
 
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -111,3 +112,15 @@ def test_memory_gives_every_row_in_every_epoch() -> None:
     assert torch.equal(torch.cat(chunks[:4]).sort(0).values, x)
     assert torch.equal(torch.cat(chunks[4:]).sort(0).values, x)
     assert torch.equal(next(InMemory(x, 3).chunks(6))[""], chunks[6])
+
+
+@pytest.mark.parametrize("n", [1, 3, 70])
+def test_few_rows_come_many_at_once(n: int) -> None:
+    """Whole epochs, each in an order of its own."""
+    x = torch.arange(float(n))[:, None]
+    chunk = next(InMemory(x, 3).chunks(4))[""]
+    assert 128 < len(chunk) <= 256
+    epochs = chunk.view(-1, n)
+    assert torch.equal(epochs.sort(1).values, x[:, 0].expand_as(epochs))
+    assert n == 1 or not torch.equal(epochs[0], epochs[1])
+    assert torch.equal(next(islice(InMemory(x, 3).chunks(0), 4, None))[""], chunk)

@@ -19,7 +19,6 @@ from ierf.experiments.local.manipulation import (
     drawn_pairs,
     manipulate,
     manipulation,
-    to_picture,
 )
 from ierf.experiments.local.similarity import pearson
 from ierf.model import Preprocess, VisionModel
@@ -128,4 +127,4 @@ def test_the_softplus_grows(model: VisionModel) -> None:
 def test_a_prepared_picture_can_be_seen_again(model: VisionModel, tmp_path: Path) -> None:
     table = write_photographs(tmp_path, 1)
     view = model.view(table.parent / "0.png")
-    assert to_picture(model.preprocess(view), model.preprocess).tobytes() == view.tobytes()
+    assert model.preprocess.picture(model.preprocess(view)).tobytes() == view.tobytes()

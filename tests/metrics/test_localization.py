@@ -1,5 +1,7 @@
 """Scores of a map against a mask, on maps small enough to count by hand."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor
@@ -83,3 +85,21 @@ def test_batch_mates_do_not_matter() -> None:
 def test_as_many_maps_as_masks() -> None:
     with pytest.raises(IerfError, match="2 maps for 3 masks"):
         pointing_game(torch.zeros(2, 4, 4), torch.ones(3, 4, 4, dtype=torch.bool))
+
+
+@pytest.mark.parametrize("value", [0.0, 0.7, -3.0])
+@pytest.mark.parametrize("size", [(40, 40), (5, 5)])
+def test_a_map_that_is_the_same_everywhere_is_no_hit(value: float, size: tuple[int, int]) -> None:
+    mask = torch.ones(40, 40, dtype=torch.bool)
+    assert pointing_game(torch.full(size, value), mask) == 0
+    assert attribution_localization(torch.zeros(size), mask).isnan()
+
+
+@pytest.mark.parametrize("score", [pointing_game, attribution_localization])
+def test_shapes_and_masks_that_fit_no_map(score: Any) -> None:
+    with pytest.raises(IerfError, match="rows and columns"):
+        score(torch.ones(4), torch.ones(4, 4, dtype=torch.bool))
+    with pytest.raises(IerfError, match="one mask per map"):
+        score(torch.rand(2, 3, 4, 4), torch.ones(3, 2, 4, 4, dtype=torch.bool))
+    with pytest.raises(IerfError, match="holds NaN"):
+        score(torch.rand(4, 4), torch.full((4, 4), torch.nan))

@@ -1,6 +1,8 @@
 import json
 import logging
 import os
+import subprocess
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -137,6 +139,49 @@ def test_builds_that_do_not_match_are_explained(tmp_path: Path, monkeypatch: pyt
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(IerfError, match=r"built for another torch .* pip install"):
         extras.extra("broken_vision", "torchvision")
+
+
+@pytest.mark.parametrize("package", ["torchvision", "timm", "transformers", "open_clip"])
+def test_a_torchvision_built_for_another_torch_is_made_to_import(package: str, tmp_path: Path) -> None:
+    """In a process of its own, with a torchvision that ends as PyPI's does beside a CPU torch."""
+    fake = tmp_path / "torchvision"
+    fake.mkdir()
+    (fake / "__init__.py").write_text("from torchvision import _meta")
+    (fake / "_meta.py").write_text(
+        "import torch\n"
+        "for name in ('nms', 'qnms'):\n"
+        "    torch.library.register_fake(f'torchvision::{name}')(lambda dets, scores, iou: dets)\n"
+    )
+    for other in {"timm", "transformers", "open_clip"} - {"torchvision"}:
+        (tmp_path / f"{other}.py").write_text("import torchvision")
+    code = (
+        "import warnings, sys\n"
+        "from ierf.model.loading.extras import extra\n"
+        "with warnings.catch_warnings(record=True) as said:\n"
+        "    warnings.simplefilter('always')\n"
+        f"    extra({package!r}, {package!r}), extra('torchvision', 'torchvision')\n"
+        "print(sum('built for another torch' in str(one.message) for one in said))\n"
+        "print(sys.modules['torchvision'].__file__)"
+    )
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.stdout.splitlines() == ["1", str(fake / "__init__.py")], done.stderr
+
+
+def test_deep_json_is_one_sentence(tmp_path: Path) -> None:
+    labels, header = tmp_path / "labels.json", b'{"a":' * 200_000
+    labels.write_text("[" * 200_000)
+    with pytest.raises(IerfError, match="holds no labels"):
+        read_labels(labels)
+    (tmp_path / "net.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(IerfError, match=r"net\.safetensors"):
+        load(f"file:{tmp_path}/net.safetensors?{ARCH}")
 
 
 def test_available_names_every_source_even_without_extras(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -67,10 +67,11 @@ def fullgrad(
 
     Args:
         psi: "rescaled" is the paper's `ψ`: absolute values, brought to [0, 1] within the sample and layer, scaled up
-            bilinearly. It leaves out biases without positions (those of the head), as the authors' code does, and
-            those of class and register tokens. "signed" only scales up, spreading each value over the pixels below
-            it (over all, if there are none), so that the map sums to the logit (up to what borders gain or lose
-            where the sides of a map do not divide the picture's).
+            bilinearly, cells as areas (`align_corners=False`, as all maps here; the authors' code puts the outer cells
+            on the picture's corners: maps correlate with its at 0.96 to 0.99). It leaves out biases without positions
+            (those of the head), as the authors' code does, and those of class and register tokens. "signed" only scales
+            up, spreading each value over the pixels below it (over all, if there are none), so that the map sums to the
+            logit (up to what borders gain or lose where the sides of a map do not divide the picture's).
         at_once: most samples in one pass.
 
     Raises:

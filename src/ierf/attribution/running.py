@@ -83,8 +83,7 @@ def running(model: VisionModel, x: Float[Tensor, "N 3 H W"]) -> Iterator[tuple[F
         weights = _usable_weights(model)
         if weights:
             stack.enter_context(_BORROWED.setdefault(model.net, RLock()))
-        given = x.dtype if model.without_parameters else model.dtype
-        dtype = torch.float32 if given.itemsize < 4 else given
+        dtype = torch.promote_types(model.dtype_for(x), torch.float32)
         pixels = x.detach().to(model.device, dtype, copy=x.is_inference())
         axis = channels_of_pixels(model.net, Forward(model.net, dtype, weights).recorded, pixels)
         yield Forward(model.net, dtype, weights, axis, model.verify), pixels.movedim(axis, 1).requires_grad_()

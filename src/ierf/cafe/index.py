@@ -240,7 +240,7 @@ def _batches(
     for first in range(start, count, batch):
         rows = [next(photos) for _ in range(first, min(first + batch, count))]
         good = [(i, photo) for i, photo in rows if not isinstance(photo, IerfError)]
-        x = torch.stack([photo for _, photo in good]) if good else torch.empty(0, 3, *model.preprocess.size)
+        x = torch.stack([photo for _, photo in good]) if good else torch.empty(0, *model.preprocess.shape)
         yield [i for i, _ in good], x.to(model.device, model.dtype)
 
 
@@ -279,7 +279,7 @@ def _settings(
 def empty(model: VisionModel, layers: Sequence[LatentLayer], top: int, sample: int) -> dict[tuple[str, Kind], Kept]:
     """What is kept of no photograph, by layer and kind of token."""
     with torch.no_grad(), evaluating(model.net):
-        probe = torch.zeros(1, 3, *model.preprocess.size, device=model.device, dtype=model.dtype)
+        probe = torch.zeros(1, *model.preprocess.shape, device=model.device, dtype=model.dtype)
         classes = model(probe).shape[1]
     return {
         (layer.layer, kind): Kept.empty(layer.sae.n_latents, top, sample, classes)

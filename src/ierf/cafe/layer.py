@@ -32,7 +32,8 @@ class LatentLayer:
     @cached_property
     def site(self) -> Site:
         """Where the layer's PFVs are in a forward pass. Raises `IerfError` for an autoencoder of another layer."""
-        probe = torch.zeros(1, 3, *self.model.preprocess.size, device=self.model.device, dtype=self.model.dtype)
+        size = self.model.preprocess.shape
+        probe = torch.zeros(1, *size, device=self.model.device, dtype=self.model.dtype)
         with torch.no_grad():
             site = capture(self.model, probe, [self.layer], self.values)[self.layer].site
         if site.channels != self.sae.n_features:

@@ -48,8 +48,8 @@ def check(
     """
     loaded = load(model, device)
     if photo is None:
-        size = loaded.preprocess.size
-        x = torch.randn(1, 3, *size, generator=torch.Generator().manual_seed(SEED)).to(loaded.device, loaded.dtype)
+        size = loaded.preprocess.shape
+        x = torch.randn(1, *size, generator=torch.Generator().manual_seed(SEED)).to(loaded.device, loaded.dtype)
     else:
         x = loaded.prepare(photo)
     options = given(bias=bias, unknown=unknown)

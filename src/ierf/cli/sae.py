@@ -96,8 +96,7 @@ def train_command(
         **given(samples=samples, batch=batch, lr=lr, schedule=schedule, buffer=buffer, compute=compute),
     )
     names = [name.strip() for some in layers for name in some.split(",") if name.strip()]
-    with _processes():
-        here = f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and "LOCAL_RANK" in os.environ else device
+    with _processes(device) as here:
         source: Source
         if (data is None) == (store is None):
             raise IerfError("say where the feature vectors come from: --data PHOTOGRAPHS or --store STORE")
@@ -268,13 +267,17 @@ def _train(saes: dict[str, SAE], source: Source, settings: Training, folder: Pat
 
 
 @contextmanager
-def _processes() -> Iterator[None]:
-    """All processes of torchrun together, where it runs."""
+def _processes(device: str) -> Iterator[str]:
+    """All processes of torchrun together, where it runs; this one's device. They talk by what that device needs."""
     if int(os.environ.get("WORLD_SIZE", 1)) == 1:
-        yield
+        yield device
         return
-    torch.distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+    kind, own = torch.device(device).type, device
+    if kind == "cuda":
+        own = device if ":" in device else f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+        torch.cuda.set_device(own)
+    torch.distributed.init_process_group("nccl" if kind == "cuda" else "gloo")
     try:
-        yield
+        yield own
     finally:
         torch.distributed.destroy_process_group()

@@ -79,14 +79,14 @@ class DictionaryLearning:
 
     def _start(self, shifted: Float[Tensor, "N C"]) -> Float[Tensor, "K C"]:
         """PFVs drawn at random, of norm 1."""
-        usable = shifted[shifted.norm(dim=1) > 0]
+        order = torch.randperm(len(shifted), generator=torch.Generator().manual_seed(self.seed)).to(shifted.device)
+        usable = order[shifted[order].norm(dim=1) > 0]
         if len(usable) < self.n_concepts:
             raise IerfError(
                 f"{self.n_concepts} concepts need as many PFVs that differ from the shift to begin with; "
                 f"there are {len(usable)}"
             )
-        drawn = torch.randperm(len(usable), generator=torch.Generator().manual_seed(self.seed))[: self.n_concepts]
-        return F.normalize(usable[drawn.to(usable.device)])
+        return F.normalize(shifted[usable[: self.n_concepts]])
 
     @property
     def config(self) -> dict[str, Any]:

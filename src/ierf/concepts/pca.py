@@ -14,7 +14,8 @@ from ierf.errors import IerfError
 class PCA:
     """Orthonormal directions along which PFVs vary most, `X ≈ (X − shift) Vᵀ V + shift`; at most as many as channels.
 
-    They are the first eigenvectors of `(X − shift)ᵀ(X − shift)`, each with its largest entry positive. With the
+    They are the first eigenvectors of `(X − shift)ᵀ(X − shift)`, each with its largest entry positive (the first
+    of those that are as large to one part in 10⁵, so that rounding turns no sign). With the
     default shift, "mean", that is principal component analysis; another shift gives the best subspace through it.
     """
 
@@ -41,7 +42,9 @@ class PCA:
         scatter = centred.T @ centred
         values, directions = torch.linalg.eigh(scatter)
         components = directions.flip(1)[:, : self.n_concepts].T
-        largest = components.gather(1, components.abs().argmax(1, keepdim=True))
+        sizes = components.abs()
+        first = (sizes >= (1 - 1e-5) * sizes.amax(1, keepdim=True)).int().argmax(1, keepdim=True)
+        largest = components.gather(1, first)
         self.components_ = (components * largest.sign()).to(vectors)
         total = scatter.trace()
         self.explained_ = (values.flip(0)[: self.n_concepts].clamp(min=0) / total.where(total > 0, 1)).to(vectors)

@@ -33,7 +33,7 @@ def shift_vector(x: Float[Tensor, "N C"], shift: Shift) -> Float[Tensor, " C"]:
     if isinstance(shift, str):
         if shift != "mean":
             raise IerfError(f'a shift is a vector of length C, "mean" or None, not {shift!r}')
-        return x.mean(0)
+        return x.mean(0, dtype=torch.float64).to(x)
     vector = torch.as_tensor(shift).detach().to(x)
     if vector.shape != x.shape[1:] or not bool(torch.isfinite(vector).all()):
         raise IerfError(f"the shift is one finite number per channel, {x.shape[1]} of them; got {tuple(vector.shape)}")

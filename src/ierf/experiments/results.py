@@ -32,7 +32,7 @@ class Results:
     corner: str = "method"
     """What the rows are."""
     seed: int = 0
-    """Of the bootstrap."""
+    """Of the bootstrap, where the intervals are one."""
     unit: str = "images"
     """What the intervals are over."""
     apart: Sequence[str] = ()
@@ -49,7 +49,7 @@ class Results:
         return torch.tensor([math.nan if value is None else value for value in found], dtype=torch.float64)
 
     def interval(self, row: str, column: str) -> Interval:
-        """The mean over the images, with its 95 % bootstrap interval."""
+        """The mean over the images, with its 95 % interval, see `confidence_interval`."""
         return confidence_interval(self.of(row, column), seed=self.seed)
 
     @cached_property
@@ -83,7 +83,7 @@ class Results:
     def json(self) -> str:
         """Settings, summary and every single value; NaN is null."""
         summary = {
-            row: {column: {**as_values(vars(cell)), "n": self._known(row, column)} for column, cell in cells.items()}
+            row: {column: {**as_values(vars(cell)), "n": cell.n} for column, cell in cells.items()}
             for row, cells in self.summary.items()
         }
         whole = {
@@ -94,9 +94,6 @@ class Results:
             self.unit: self.values,
         }
         return json.dumps(whole, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
-
-    def _known(self, row: str, column: str) -> int:
-        return int((~self.of(row, column).isnan()).sum())
 
 
 def _difference(found: Values, row: str, reference: str, column: str) -> float | None:

@@ -10,33 +10,34 @@ from rich.table import Table
 from rich.text import Text
 
 from ierf.errors import IerfError
-from ierf.experiments.bootstrap import Interval
+from ierf.experiments.bootstrap import Interval, shown
 from ierf.experiments.plots import plot
 from ierf.experiments.results import ARROWS, Results
 from ierf.files import write
 
 
 def terminal_table(results: Results) -> Table:
-    """Means, each with half the width of its 95 % interval; the best of each column in bold."""
+    """Means, each with half the width of its 95 % interval, and n where that is not all; the best in bold."""
     table = Table(title=f"{results.title}, {len(results.values)} {results.unit}", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column(results.corner, no_wrap=True)
     for column, better in results.columns.items():
         table.add_column(column + ARROWS[better], justify="right", no_wrap=True)
     best = {column: results.best(column) for column in results.columns}
+    n = len(results.values)
     for row, cells in results.summary.items():
-        shown = [Text(_short(i), style="bold" if best[column] == row else "") for column, i in cells.items()]
-        table.add_row(Text(row), *shown)
+        texts = [Text(_short(i, n), style="bold" if best[column] == row else "") for column, i in cells.items()]
+        table.add_row(Text(row), *texts)
     return table
 
 
 def markdown(results: Results) -> str:
-    """The same for a document."""
+    """The same for a document; a cell whose mean is of fewer values than there are images says of how many."""
     heads = [results.corner, *(column + ARROWS[better] for column, better in results.columns.items())]
     best = {column: results.best(column) for column in results.columns}
     lines = [heads, ["---", *["---:"] * len(results.columns)]]
     for row, cells in results.summary.items():
-        shown = [f"**{cell(i)}**" if best[column] == row else cell(i) for column, i in cells.items()]
-        lines.append([f"`{row}`", *shown])
+        texts = {column: shown(i, len(results.values)) for column, i in cells.items()}
+        lines.append([f"`{row}`", *(f"**{text}**" if best[c] == row else text for c, text in texts.items())])
     return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
 
@@ -50,13 +51,6 @@ def comma_separated(results: Results) -> str:
             known = int((~results.of(row, column).isnan()).sum())
             writer.writerow([row, column, *(_exact(value) for value in (i.mean, i.low, i.high)), known])
     return buffer.getvalue()
-
-
-def cell(interval: Interval) -> str:
-    """`0.382 (0.341 – 0.420)`, or a dash."""
-    if math.isnan(interval.mean):
-        return "–"
-    return f"{interval.mean:.3f} ({interval.low:.3f} – {interval.high:.3f})"
 
 
 def save(results: Results, folder: Path, name: str) -> list[Path]:
@@ -80,9 +74,12 @@ def check_out(folder: Path) -> None:
         raise IerfError(f"cannot write to {str(folder)!r}: {error.strerror or error}") from error
 
 
-def _short(interval: Interval) -> str:
+def _short(interval: Interval, of: int) -> str:
     half = (interval.high - interval.low) / 2
-    return "–" if math.isnan(interval.mean) else f"{interval.mean:.3f} ±{half:.2f}"
+    if math.isnan(interval.mean):
+        return "–"
+    fewer = "" if interval.n == of else f", n={interval.n}"
+    return f"{interval.mean:.3f}{'' if math.isnan(half) else f' ±{half:.2f}'}{fewer}"
 
 
 def _exact(value: float) -> str:

@@ -56,10 +56,11 @@ def insertion(
     """The class's score as patches appear on the baseline, those with the largest sum of the map first.
 
     Petsiuk et al., arXiv 1806.07421, with patches for pixels. Patches with equal sums go row by row. Patches cut by
-    the right or lower edge sum over what is left of them. A map with a value that is not finite has the score NaN.
+    the right or lower edge sum over what is left of them. A map that is the same everywhere has no order
+    of its own, so that it scores what row by row scores. A map with a value that is not finite has the score NaN.
 
     Args:
-        target: a class, one per sample, or None for the class predicted for x.
+        target: a class, one per sample, a function of the output, or None for the class predicted for x.
         map: relevance; of another size than the pixels it is scaled bilinearly.
         patch: the side of a square patch, by default a 14th of the picture's longer side; 1 for pixels.
         steps: into how many equal parts (up to rounding) the patches go, by default one patch at a time.
@@ -105,7 +106,7 @@ def _curve(
     at_once: int,
 ) -> Curve:
     vision_model = as_vision_model(model)
-    pixels = pictures(x).to(vision_model.device, vision_model.dtype)
+    pixels = pictures(x).to(vision_model.device, vision_model.dtype_for(x))
     maps = maps_of(map, pixels)
     rank, patches = _ranks(maps, patch)
     counts = _counts(patches, steps).to(pixels.device)

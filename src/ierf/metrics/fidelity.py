@@ -37,7 +37,7 @@ def fidelity(
     NaN where the sums or the scores are the same in all runs, up to rounding, and for a map that is not finite.
 
     Args:
-        target: a class, one per sample, or None for the class predicted for x.
+        target: a class, one per sample, a function of the output, or None for the class predicted for x.
         map: relevance; of another size than the pixels it is scaled bilinearly. Several maps of the same pictures,
             with one axis more in front, share the forward passes.
         runs: how many sets.
@@ -53,7 +53,7 @@ def fidelity(
     if runs < 2:
         raise IerfError(f"a correlation needs at least two runs, not {runs}")
     vision_model = as_vision_model(model)
-    images = pictures(x).to(vision_model.device, vision_model.dtype)
+    images = pictures(x).to(vision_model.device, vision_model.dtype_for(x))
     maps = torch.stack([maps_of(one, images) for one in (map if map.ndim == 4 else map[None])])
     by_channel = preset == "quantus"
     if baseline is None:

@@ -5,7 +5,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ierf.errors import IerfError
-from ierf.metrics.maps import at_pixels, finite
+from ierf.metrics.maps import at_pixels, constant, finite
 from ierf.metrics.presets import Preset, check_preset
 
 
@@ -16,15 +16,18 @@ def pointing_game(
 
     That is the arg-max inside the mask dilated by a disc. Maps coarser than the mask are scaled up bilinearly.
     `tolerance` counts pixels of the mask; 15 is meant for a side of 224. An empty mask gives NaN, never a hit;
-    so does a map with a value that is not finite. Of several maxima the first counts, row by row.
+    so does a map with a value that is not finite. A map that is the same everywhere points nowhere and is no hit. Of
+    several maxima the first counts, row by row.
     """
+    if not tolerance >= 0:
+        raise IerfError(f"a tolerance is a number of pixels, 0 or more, not {tolerance}")
     flat, masks, shape = _pairs(map, mask)
     peak = flat.flatten(1).argmax(1)
     row, column = peak // flat.shape[2], peak % flat.shape[2]
     down = torch.arange(flat.shape[1], device=flat.device)[:, None] - row[:, None, None]
     right = torch.arange(flat.shape[2], device=flat.device) - column[:, None, None]
     near = down.square() + right.square() <= tolerance**2
-    hit = (near & masks).flatten(1).any(1).to(flat)
+    hit = ((near & masks).flatten(1).any(1) & ~constant(map.reshape(-1, *map.shape[-2:]))).to(flat)
     return torch.where(masks.flatten(1).any(1) & finite(flat), hit, torch.nan).reshape(shape)
 
 
@@ -45,9 +48,19 @@ def attribution_localization(
 
 def _pairs(map: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
     """Maps (N, H, W) at the masks' resolution, masks as booleans, and the shape of the scores."""
+    if map.ndim < 2 or mask.ndim < 2 or 0 in map.shape[-2:] or 0 in mask.shape[-2:]:
+        raise IerfError(
+            f"maps and masks have rows and columns, (…, h, w) and (…, H, W); got {tuple(map.shape)} and "
+            f"{tuple(mask.shape)}"
+        )
+    if mask.is_floating_point() and not bool(torch.isfinite(mask).all()):
+        raise IerfError("a mask is True or False at each pixel; this one holds NaN or infinity")
     masks = mask.reshape(-1, *mask.shape[-2:]).to(map.device).bool()
     maps = map.reshape(-1, *map.shape[-2:])
-    if len(maps) != len(masks):
-        raise IerfError(f"{len(maps)} maps for {len(masks)} masks; give one mask per map")
+    if [n for n in map.shape[:-2] if n != 1] != [n for n in mask.shape[:-2] if n != 1]:
+        raise IerfError(
+            f"{len(maps)} maps for {len(masks)} masks, of shapes {tuple(map.shape)} and {tuple(mask.shape)}; give one "
+            "mask per map"
+        )
     height, width = masks.shape[1:]
     return at_pixels(maps, (height, width)), masks, tuple(map.shape[:-2])

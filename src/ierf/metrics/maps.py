@@ -30,6 +30,12 @@ def at_pixels(map: Float[Tensor, "N h w"], size: tuple[int, int]) -> Float[Tenso
     return F.interpolate(map[:, None], size=size, mode="bilinear", align_corners=False)[:, 0]
 
 
+def constant(map: Float[Tensor, "N h w"]) -> Bool[Tensor, " N"]:
+    """Which maps are the same everywhere: they prefer no pixel."""
+    low, high = map.flatten(1).aminmax(dim=1)
+    return low == high
+
+
 def finite(map: Float[Tensor, "N h w"]) -> Bool[Tensor, " N"]:
     """Which samples have a map without NaN and infinity; the others have no score."""
     return map.isfinite().flatten(1).all(1)

@@ -1,7 +1,7 @@
 """What a model says of many variants of its pictures, a bounded number at a time."""
 
 from collections.abc import Callable, Sequence
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from jaxtyping import Float, Int
@@ -11,8 +11,15 @@ from ierf.errors import IerfError, UnknownNameError
 from ierf.metrics.maps import at_pixels
 from ierf.model import VisionModel, evaluating
 
-Target = None | int | Sequence[int] | Int[Tensor, " N"]
-"""The class whose score counts, one for all samples or one each; None is the class predicted for the untouched x."""
+LogitFunction = Callable[[Tensor], Float[Tensor, " N"]]
+"""A function of the network's output, with one number per sample."""
+
+Target = None | int | Sequence[int] | Int[Tensor, " N"] | LogitFunction
+"""The class whose score counts, one for all samples or one each; None is the class predicted for the untouched x.
+
+A function of the output, `lambda y: y[:, 3] - y[:, 5]`, is itself the score. `ierf.targets.Logit` is the class that it
+names; targets at a layer are no score of the output.
+"""
 
 Score = Literal["logit", "probability"]
 """What of that class: its logit, or its softmax."""
@@ -45,11 +52,17 @@ def scores(
         raise UnknownNameError("score", score, get_args(Score))
     if at_once < 1:
         raise IerfError(f"at_once is at least 1, not {at_once}")
+    target = getattr(target, "index", target) if type(target).__name__ == "Logit" else target
+    if callable(target) and score != "logit":
+        raise IerfError(f"a target that is a function of the output is its own score; score={score!r} is of a class")
     with evaluating(model.net), torch.no_grad():
-        chosen = _classes(model, pixels, target, at_once)
+        chosen = None if callable(target) else _classes(model, pixels, target, at_once)
         values = []
         for pair in torch.split(torch.arange(len(pixels) * variants, device=pixels.device), at_once):
             i, s = pair // variants, pair % variants
+            if chosen is None:
+                values.append(_of_function(model(variant(i, s)), target))
+                continue
             logits = _logits(model, variant(i, s))
             of_class = chosen[i, None]
             if int(of_class.max()) >= logits.shape[1]:
@@ -89,14 +102,29 @@ def baseline_of(pixels: Float[Tensor, "N 3 H W"], baseline: Baseline) -> Float[T
 def _classes(model: VisionModel, pixels: Tensor, target: Target, at_once: int) -> Int[Tensor, " N"]:
     if target is None:
         return torch.cat([_logits(model, some).argmax(1) for some in torch.split(pixels, at_once)])
-    index = torch.as_tensor(target, device=pixels.device)
-    if index.is_floating_point() or index.dtype == torch.bool or index.ndim > 1:
+    try:
+        index = torch.as_tensor(target, device=pixels.device)
+    except (TypeError, ValueError, RuntimeError):
+        raise IerfError(
+            "a target of a metric is a class index, one per picture, or a function of the network's output, "
+            f"not {target!r}"
+        ) from None
+    floating = index.is_floating_point() and index.numel() > 0
+    if floating or index.dtype == torch.bool or index.ndim > 1:
         raise IerfError(f"a target is a class index, or one per picture, not {target!r}")
-    if index.numel() not in (1, len(pixels)):
+    if not index.numel() or index.numel() not in (1, len(pixels)):
         raise IerfError(f"{index.numel()} targets for {len(pixels)} pictures; give one, or one per picture")
     if int(index.min()) < 0:
         raise IerfError(f"there is no class {int(index.min())}: classes are counted from 0")
     return index.long().expand(len(pixels))
+
+
+def _of_function(output: Tensor, function: Any) -> Float[Tensor, " B"]:
+    value = function(output)
+    if not isinstance(value, Tensor) or value.shape != output.shape[:1]:
+        got = tuple(value.shape) if isinstance(value, Tensor) else repr(value)
+        raise IerfError(f"a target function returns one number per picture, ({len(output)},), not {got}")
+    return value.to(torch.promote_types(value.dtype, torch.float32))
 
 
 def _logits(model: VisionModel, images: Tensor) -> Float[Tensor, "B K"]:

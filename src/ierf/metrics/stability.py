@@ -28,6 +28,7 @@ def stability(
     After Alvarez-Melis & Jaakkola, arXiv 1806.07538. Each φ is scaled bilinearly to the pixels and then divided by its
     own max |φ|. Every sample sees the same `ε_s`. `explain` should hold the class fixed, lest the score tell how often
     noise changes the prediction: `partial(ierf.attribute, model, target=30)`. A map that is not finite gives NaN.
+    A map that never changes, zeros among them, is perfectly stable: read this score beside others.
 
     Args:
         samples: how many noisy copies.
@@ -54,7 +55,10 @@ def stability(
 
 
 def _maps(explain: Explain, x: Tensor) -> Float[Tensor, "n H W"]:
-    maps = explain(x).detach()
+    maps = explain(x)
+    if not isinstance(maps, Tensor):
+        raise IerfError(f"explain returns a tensor of maps (n, h, w), not {type(maps).__name__}")
+    maps = maps.detach()
     if len(maps) != len(x):
         raise IerfError(f"explain returned {len(maps)} maps for {len(x)} pictures; it must return one for each")
     height, width = x.shape[2:]

@@ -4,7 +4,9 @@ from pathlib import Path
 from threading import Lock
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
 
 from ierf.errors import IerfError
 from ierf.model.files import missing
@@ -43,6 +45,35 @@ def as_image(image: ImageLike) -> Image.Image:
     if isinstance(image, Image.Image):
         return to_rgb(_upright(image))
     raise IerfError(f"an image is a path, a PIL image or a uint8 array, not {type(image).__name__}")
+
+
+def as_input(image: object) -> Tensor | None:
+    """An input that needs no preparing: a float tensor (C, H, W) or (1, C, H, W), or a `.npy` file of one; else None.
+
+    Raises `IerfError` for a file that is no array of numbers, or for whole numbers, whose scale is not known.
+    """
+    if isinstance(image, str | Path) and Path(image).suffix.lower() == ".npy":
+        image = _array(Path(image))
+    if not isinstance(image, Tensor):
+        return None
+    if not image.is_floating_point():
+        raise IerfError(
+            f"a tensor is an input in the network's own units and of floating point, not {image.dtype}; give pixels as "
+            "a uint8 array (H, W, 3) or an image file"
+        )
+    return image.detach()[0] if image.ndim == 4 and len(image) == 1 else image.detach()
+
+
+def _array(path: Path) -> Tensor:
+    if not path.exists():
+        raise missing(path)
+    try:
+        values = np.load(path, allow_pickle=False)
+        if not isinstance(values, np.ndarray):
+            raise ValueError("it holds no array")
+        return torch.from_numpy(values.astype(values.dtype.newbyteorder("=")))
+    except (OSError, ValueError, TypeError, EOFError, MemoryError) as error:
+        raise _unreadable(path, " ".join(str(error).split()) or "it is damaged") from None
 
 
 def _decode(path: Path) -> Image.Image:

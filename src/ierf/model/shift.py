@@ -47,7 +47,7 @@ def shifts_of(
     check_values(values)
     for layer in layers:
         model.module(layer)
-    noise = torch.randn(1, 3, *model.preprocess.size, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(1, *model.preprocess.shape, generator=torch.Generator().manual_seed(0))
     watch = _Shifts(values)
     with torch.no_grad(), evaluating(model.net), watch.on(model.net):
         model.net(watch.start(noise.to(model.device, model.dtype)))

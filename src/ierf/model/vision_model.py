@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from itertools import chain
 from re import search
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 import torch
 from jaxtyping import Float
@@ -12,12 +12,14 @@ from torch import Tensor, nn
 
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model.class_names import find_class
-from ierf.model.images import ImageLike, as_image
+from ierf.model.images import ImageLike, as_image, as_input
 from ierf.model.logits import logits_of
 from ierf.model.preprocess import Preprocess
 
 Outputs = Literal["classes", "features"]
 """What a network returns: one score for each class, or an embedding."""
+_MOST_CHANNELS = 16
+"""A first convolution of more is hardly that of the input."""
 
 
 class VisionModel:
@@ -25,7 +27,9 @@ class VisionModel:
 
     Args:
         net: any `torch.nn.Module`; one that `torch.compile` wrapped is unwrapped.
-        preprocess: from a photograph to the network's input; default: 224 px, ImageNet mean and standard deviation.
+        preprocess: from a photograph to the network's input; default: 224 px, ImageNet mean and standard deviation
+            (over the channels for one, none for another number of channels than one and three, as the first convolution
+            has them).
         labels: one name per class, in the order of the logits; default: none, classes go by number.
         name: what reports call the model; default: the network's class.
         outputs: "classes", or "features": an embedding without classes. None: "features" for networks of timm without
@@ -44,7 +48,7 @@ class VisionModel:
         verify: bool = True,
     ) -> None:
         self.net: nn.Module = getattr(net, "_orig_mod", net)
-        self.preprocess = preprocess or Preprocess()
+        self.preprocess = preprocess or Preprocess.of_channels(_input_channels(self.net))
         self.labels = None if labels is None else tuple(labels)
         self.name = name or type(self.net).__name__
         if outputs not in (None, *get_args(Outputs)):
@@ -69,10 +73,10 @@ class VisionModel:
         """The type of the network's first floating-point parameter or buffer; float32 if it has none."""
         return self._reference().dtype
 
-    @property
-    def without_parameters(self) -> bool:
-        """Whether nothing in the network has a floating-point type of its own."""
-        return not self._reference().numel()
+    def dtype_for(self, x: Tensor) -> torch.dtype:
+        """What `x` is computed in: the network's type; its own where the network has no number that could say."""
+        own = any(t.is_floating_point() for t in chain(self.net.parameters(), self.net.buffers()))
+        return self.dtype if own else x.dtype
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -106,13 +110,32 @@ class VisionModel:
         """The name of a class, "class 7" where there is none."""
         return self.labels[index] if self.labels is not None and 0 <= index < len(self.labels) else f"class {index}"
 
-    def view(self, image: ImageLike) -> Image.Image:
+    def view(self, image: ImageLike | Tensor) -> Image.Image:
         """The part of a photograph that the network sees, as an RGB picture of the input's size."""
-        return self.preprocess.view(as_image(image))
+        if (given := as_input(image)) is not None:
+            return self.preprocess.picture(self._checked(given))
+        return self.preprocess.view(as_image(cast("ImageLike", image)))
 
-    def prepare(self, image: ImageLike) -> Float[Tensor, "1 3 H W"]:
-        """A photograph (a path, a PIL image, or uint8 pixels (H, W, 3)) as a batch of one on the network's device."""
-        return self.preprocess(as_image(image))[None].to(self.device, self.dtype)
+    def prepare(self, image: ImageLike | Tensor) -> Float[Tensor, "1 C H W"]:
+        """A photograph (a path, a PIL image, or uint8 pixels (H, W, 3)) as a batch of one on the network's device.
+
+        A tensor (C, H, W), or a `.npy` file that holds one, is in the network's own units and taken as it is. Raises
+        `IerfError` for one of other channels, or that holds NaN, and for a photograph where the network takes neither
+        one nor three channels.
+        """
+        if (given := as_input(image)) is not None:
+            return self._checked(given)[None].to(self.device, self.dtype)
+        return self.preprocess(as_image(cast("ImageLike", image)))[None].to(self.device, self.dtype)
+
+    def _checked(self, x: Float[Tensor, "C H W"]) -> Float[Tensor, "C H W"]:
+        if x.ndim != 3 or len(x) != self.preprocess.channels or 0 in x.shape:
+            raise IerfError(
+                f"an input of this network has the shape ({self.preprocess.channels}, height, width), as its "
+                f"preprocessing has {self.preprocess.channels} channels; got {tuple(x.shape)}"
+            )
+        if not bool(torch.isfinite(x).all()):
+            raise IerfError("the input holds NaN or infinity")
+        return x
 
     def _reference(self) -> Tensor:
         tensors = chain(self.net.parameters(), self.net.buffers())
@@ -127,6 +150,13 @@ def _outputs_of(net: nn.Module) -> Outputs:
         or (library == "transformers" and not search("For[A-Z]", kind))
     )
     return "features" if without_head else "classes"
+
+
+def _input_channels(net: nn.Module) -> int:
+    """Of the first convolution, in the order in which the network declares them; 3 if any takes 3, or there is none."""
+    kinds = (nn.Conv2d, nn.Conv3d)
+    found = [module.in_channels for module in net.modules() if isinstance(module, kinds) and module.in_channels]
+    return 3 if not found or 3 in found or found[0] > _MOST_CHANNELS else found[0]
 
 
 def as_vision_model(model: Any) -> VisionModel:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -21,7 +21,7 @@ from ierf.attribution.strongest import RelevantPFV, layers_over_depth, relevant_
 from ierf.attribution.targets import PFV
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import VisionModel, as_vision_model, evaluating
-from ierf.model.images import ImageLike, as_image
+from ierf.model.images import ImageLike, as_image, as_input
 from ierf.report.explanation import RESOLUTIONS, Explanation, PFVField, Prediction
 from ierf.rules import Backward
 
@@ -35,7 +35,7 @@ Choose = Callable[[Tensor], list[int]]
 
 def explain(
     model: VisionModel | nn.Module,
-    photo: ImageLike,
+    photo: ImageLike | Tensor,
     classes: Classes = None,
     *,
     method: str | None = None,
@@ -47,7 +47,8 @@ def explain(
     """Explain what `model` sees in a photograph: maps per class, the features behind them, and the account.
 
     Args:
-        photo: a path, a PIL image, or uint8 pixels (H, W, 3).
+        photo: a path, a PIL image, or uint8 pixels (H, W, 3); or an input as the network takes it, a tensor (C, H, W)
+            or a `.npy` file of one.
         classes: names or indices; None: the `n_classes` most probable.
         method: one of `ierf.attribution.METHODS`; None: "attnlrp" for transformers, else "srd". These two and "cp_lrp"
             compute everything from one forward pass; others give maps only.
@@ -64,7 +65,8 @@ def explain(
     if method not in METHODS:
         raise UnknownNameError("method", method, METHODS)
     check_options(method, METHODS[method], options)
-    picture = as_image(photo)
+    given = as_input(photo)
+    picture = given if given is not None else as_image(cast("ImageLike", photo))
     x = vision_model.prepare(picture)
 
     def choose(logits: Tensor) -> list[int]:
@@ -83,7 +85,7 @@ def explain(
     path = Path(photo) if isinstance(photo, str | Path) else None
     return Explanation(
         name=path.name if path else "photograph",
-        photo=vision_model.preprocess.view(picture),
+        photo=vision_model.view(picture),
         scene=scene(vision_model, picture),
         model_name=vision_model.name,
         top=ranked[:5],
@@ -207,9 +209,13 @@ def _only(batch: Float[Tensor, "1 ..."]) -> Tensor:
     return batch.detach()[0].cpu()
 
 
-def scene(model: VisionModel, picture: Image.Image) -> Image.Image:
+def scene(model: VisionModel, picture: Image.Image | Tensor) -> Image.Image:
     """What the network sees, in a multiple of its pixels."""
     preprocess = model.preprocess
+    if isinstance(picture, Tensor):
+        seen = model.view(picture)
+        factor = -(-SHOWN_SIDE // min(seen.size))
+        return seen.resize((seen.width * factor, seen.height * factor), Image.Resampling.BICUBIC)
     height, width = preprocess.size
     factor = -(-SHOWN_SIDE // min(height, width))
     resize = None if preprocess.resize is None else preprocess.resize * factor

@@ -74,7 +74,7 @@ def sites(model: VisionModel, layers: Sequence[str], settings: Settings) -> list
     """
     if not layers or len(set(layers)) < len(layers):
         raise IerfError("name the layers to collect, each once, as in layers=['layer2.1', 'layer3.1']")
-    noise = torch.randn(1, 3, *model.preprocess.size, generator=torch.Generator().manual_seed(0))
+    noise = torch.randn(1, *model.preprocess.shape, generator=torch.Generator().manual_seed(0))
     with _pass(model, noise, settings) as run:
         found = [_site(run, name, settings) for name in layers]
         if settings.prefix_tokens and not any(site.prefix for site in found):

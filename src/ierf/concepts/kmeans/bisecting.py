@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from ierf.concepts.kmeans.directions import Directions
 from ierf.concepts.kmeans.growing import grow
 from ierf.concepts.kmeans.segments import sums
 from ierf.concepts.kmeans.tree import Tree
@@ -49,6 +50,7 @@ class BisectingSphericalKMeans:
         seed: of the draws, which depend on it and the path of a cluster from the root.
         shift: what is subtracted first: a vector (μ_BN, see `ierf.model.shift_of`), "mean", or None for nothing.
         max_iter: steps of one 2-means at most.
+        tol: a 2-means has settled when a step moves no more than this part of its cluster; 0 is until nothing moves.
     """
 
     components_: Float[Tensor, "K C"]
@@ -57,20 +59,25 @@ class BisectingSphericalKMeans:
     """The concept of each vector that was fitted."""
     tree_: Tree
 
-    def __init__(self, n_concepts: int, seed: int = 0, shift: Shift = None, max_iter: int = 12) -> None:
+    def __init__(
+        self, n_concepts: int, seed: int = 0, shift: Shift = None, max_iter: int = 100, tol: float = 0.001
+    ) -> None:
         if n_concepts < 1 or max_iter < 1:
             raise IerfError(f"n_concepts and max_iter are at least 1, not {n_concepts} and {max_iter}")
-        self.n_concepts, self.seed, self.shift, self.max_iter = n_concepts, seed, shift, max_iter
+        if not 0 <= tol < 1:
+            raise IerfError(f"tol is a part of a cluster, from 0 to less than 1, not {tol}")
+        self.n_concepts, self.seed, self.shift, self.max_iter, self.tol = n_concepts, seed, shift, max_iter, tol
 
     def fit(self, x: Float[Tensor, "N C"] | np.ndarray) -> Self:
         """Grow the tree. Raises `IerfError` for vectors that are not finite or not of shape (N, C)."""
         vectors = as_vectors(x)
         self.shift_ = shift_vector(vectors, self.shift)
-        self.tree_, self.labels_ = grow(normalize(vectors - self.shift_), self.n_concepts, self.seed, self.max_iter)
+        directions = Directions(vectors, self.shift_)
+        self.tree_, self.labels_ = grow(directions, self.n_concepts, self.seed, self.max_iter, self.tol)
         rows = torch.arange(len(vectors), device=vectors.device)
         _, added = sums(vectors, rows, self.labels_)
         counts = self.labels_.bincount()[:, None]
-        self.components_ = added / counts - self.shift_
+        self.components_ = (added / counts - self.shift_).to(vectors)
         if len(counts) < self.n_concepts:
             warnings.warn(
                 f"the vectors have {len(counts)} different directions, so there are {len(counts)} concepts "
@@ -108,10 +115,11 @@ class BisectingSphericalKMeans:
         nodes = self.tree_.leaves(n)
         starts = self.tree_.starts[self.tree_.leaves(count)]
         above = torch.from_numpy(np.searchsorted(self.tree_.starts[nodes], starts, side="right") - 1).to(device)
-        weights = self.sizes_[self.leaves_].to(self.components_)
+        weights = self.sizes_[self.leaves_].to(device)
         _, added = sums(self.components_, torch.arange(count, device=device), above, weights)
-        sizes = self.sizes_[nodes].to(self.components_)
-        return Cut(torch.from_numpy(nodes), added / sizes[:, None], above[self.labels_], above)
+        sizes = self.sizes_[nodes].to(device)
+        components = (added / sizes[:, None]).to(self.components_)
+        return Cut(torch.from_numpy(nodes), components, above[self.labels_], above)
 
     def predict(self, x: Float[Tensor, "N C"] | np.ndarray) -> Int[Tensor, " N"]:
         """The concept with the largest cosine to each shifted vector; the first one for a vector without direction."""
@@ -138,6 +146,7 @@ class BisectingSphericalKMeans:
             "seed": self.seed,
             "shift": describe_shift(self.shift),
             "max_iter": self.max_iter,
+            "tol": self.tol,
         }
 
     def _shifted(self, x: Float[Tensor, "N C"] | np.ndarray) -> Float[Tensor, "N C"]:

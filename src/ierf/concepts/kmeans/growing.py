@@ -4,16 +4,18 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from torch import Tensor
 
+from ierf.concepts.kmeans.directions import Directions
 from ierf.concepts.kmeans.halves import halve
+from ierf.concepts.kmeans.keys import scrambled
 from ierf.concepts.kmeans.tree import Tree
 
 _UNKNOWN, _SPLIT, _WHOLE = range(3)
 
 
-def grow(units: Float[Tensor, "N C"], n_leaves: int, seed: int, max_iter: int) -> tuple[Tree, Int[Tensor, " N"]]:
+def grow(directions: Directions, n_leaves: int, seed: int, max_iter: int, tol: float) -> tuple[Tree, Int[Tensor, " N"]]:
     """Split the largest cluster in two until there are `n_leaves`; the tree, and the leaf of each row from the left.
 
     Of clusters of equal size the one with the earliest row is split first. What a split does depends on the cluster
@@ -21,6 +23,7 @@ def grow(units: Float[Tensor, "N C"], n_leaves: int, seed: int, max_iter: int) -
     would split are the `n_leaves − 1` largest of the unlimited tree. A round splits at once all clusters that are
     among the largest of those known; a few turn out to be split in vain and are joined again.
     """
+    units = directions.units
     directed = units.any(1)
     nodes = _Nodes.root(len(units), seed, _UNKNOWN if directed.any() else _WHOLE)
     of_row = torch.zeros(len(units), dtype=torch.long, device=units.device)
@@ -29,8 +32,8 @@ def grow(units: Float[Tensor, "N C"], n_leaves: int, seed: int, max_iter: int) -
         slots[chosen] = torch.arange(len(chosen))
         cluster = slots.to(units.device)[of_row]
         rows = (directed & (cluster >= 0)).nonzero()[:, 0]
-        draws = torch.from_numpy(nodes.draws(chosen)).to(units.device)
-        halves = halve(units, rows, cluster[rows], draws, max_iter)
+        draws = nodes.draws(chosen).to(units.device)
+        halves = halve(directions, rows, cluster[rows], draws, max_iter, tol)
         right = torch.zeros_like(directed).index_copy_(0, rows, halves.right)
         rows = (cluster >= 0).nonzero()[:, 0]
         rows = rows[halves.split[cluster[rows]]]
@@ -50,7 +53,7 @@ class _Nodes:
     sizes: Int[np.ndarray, " nodes"]
     first: Int[np.ndarray, " nodes"]
     """The earliest row of each."""
-    keys: Int[np.ndarray, " nodes"]
+    keys: Int[Tensor, " nodes"]
     """A random number for each path from the root."""
     state: Int[np.ndarray, " nodes"]
     """Not yet tried, split, or not to be split."""
@@ -59,7 +62,8 @@ class _Nodes:
 
     @classmethod
     def root(cls, size: int, seed: int, state: int) -> "_Nodes":
-        key = _scrambled(np.array([seed % (1 << 64)], np.uint64))
+        low = seed % (1 << 64)
+        key = scrambled(torch.tensor([low - (1 << 64) if low >> 63 else low]))
         return cls(np.array([size]), np.array([0]), key, np.array([state]), np.array([-1]))
 
     def candidates(self, splits: int) -> Int[np.ndarray, " M"]:
@@ -68,10 +72,9 @@ class _Nodes:
         largest = self._largest_first(possible)[:splits]
         return np.sort(largest[self.state[largest] == _UNKNOWN])
 
-    def draws(self, chosen: Int[np.ndarray, " M"]) -> Int[np.ndarray, "2 M"]:
-        """Two random numbers below 2⁶³ for each."""
-        keys = np.stack([self.keys[chosen] + np.uint64(3), self.keys[chosen] + np.uint64(4)])
-        return (_scrambled(keys) >> np.uint64(1)).astype(np.int64)
+    def draws(self, chosen: Int[np.ndarray, " M"]) -> Int[Tensor, "2 M"]:
+        """Two keys for each."""
+        return scrambled(self.keys[chosen] + torch.tensor([[3], [4]]))
 
     def add(
         self,
@@ -84,10 +87,10 @@ class _Nodes:
         self.state[chosen] = np.where(split, _SPLIT, _WHOLE)
         parents = chosen[split]
         self.left[parents] = len(self.sizes) + 2 * np.arange(len(parents))
-        keys = _scrambled(np.repeat(self.keys[parents], 2) + np.tile(np.array([1, 2], np.uint64), len(parents)))
+        keys = scrambled((self.keys[parents, None] + torch.tensor([1, 2])).flatten())
         self.sizes = np.concatenate([self.sizes, sizes])
         self.first = np.concatenate([self.first, first])
-        self.keys = np.concatenate([self.keys, keys])
+        self.keys = torch.cat([self.keys, keys])
         self.state = np.concatenate([self.state, np.where(sizes > 1, _UNKNOWN, _WHOLE)])
         self.left = np.concatenate([self.left, np.full(len(sizes), -1)])
 
@@ -108,11 +111,3 @@ class _Nodes:
 
     def _largest_first(self, nodes: Int[np.ndarray, " M"]) -> Int[np.ndarray, " M"]:
         return nodes[np.lexsort((self.first[nodes], -self.sizes[nodes]))]
-
-
-def _scrambled(keys: Int[np.ndarray, "*shape"]) -> Int[np.ndarray, "*shape"]:
-    """SplitMix64 (Steele, Lea and Flood 2014): numbers that look random, from any numbers, modulo 2⁶⁴."""
-    mixed = keys + np.uint64(0x9E3779B97F4A7C15)
-    mixed = (mixed ^ (mixed >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return mixed ^ (mixed >> np.uint64(31))

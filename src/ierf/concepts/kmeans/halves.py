@@ -7,10 +7,12 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from ierf.concepts.kmeans.segments import row_products, sums
+from ierf.concepts.kmeans.directions import Directions
+from ierf.concepts.kmeans.keys import GOLDEN, scrambled, shifted
+from ierf.concepts.kmeans.segments import row_products
 
-_STEPS = 1 << 20
-"""Distances `1 − cos` count in whole steps of this part of 1: directions less than one step apart are the same."""
+_TIE = 2.0**-20
+"""Directions whose distance `1 − cos` is less are the same, and products that are no larger are no side."""
 _ROUNDING = 1e-5
 """More than what rounding makes of a product of vectors no longer than 2."""
 
@@ -26,64 +28,84 @@ class Halves:
 
 
 def halve(
-    units: Float[Tensor, "N C"],
+    directions: Directions,
     rows: Int[Tensor, " P"],
     clusters: Int[Tensor, " P"],
     draws: Int[Tensor, "2 M"],
     max_iter: int,
+    tol: float,
 ) -> Halves:
     """Split the clusters 0 … M−1, each on its own, by 2-means with centroids of norm 1.
 
     Two members are drawn to begin with, the second with a probability ∝ 1 − cos to the first (k-means++, Arthur and
-    Vassilvitskii 2007). Then by turns, until nothing changes, at most `max_iter` times: each member goes where
+    Vassilvitskii 2007). Then by turns, until no more than `tol` of the cluster's members change, at most `max_iter`
+    times: each member goes where
 
-        ⟨x, s₁/‖s₁‖ − s₀/‖s₀‖⟩ > 0,   s_h = Σ_{x in part h} x
+        ⟨x, s₁/‖s₁‖ − s₀/‖s₀‖⟩ > 2⁻²⁰,   s_h = Σ_{x in part h} x
 
-    (to the second part if so, else to the first), and the sums follow. A cluster stays as it was where a part would
+    (to the second part if so, else to the first), and the sums follow. The threshold takes ties, which whole numbers
+    and repeated vectors have, to the same side however the products are rounded; within 10⁻⁵ of it they are computed
+    in float64. A cluster stays as it was where a part would
     be left empty, which only rounding can do.
 
+    Every row has a number of its own, `E_r = −log u_r` with `u_r` of the cluster's key and the row: the first member is
+    the one with the smallest E_r, the second the one with the smallest `E'_r / (1 − cos_r)`, which are such draws
+    (Efraimidis and Spirakis 2006). A row more or less, or another rounding, changes a draw only if it is about that
+    row, or two numbers agree to the last digits; a draw from running sums would be another one altogether.
+
     Args:
-        units: vectors of norm 1.
+        directions: of all rows.
         rows: the rows that take part, ascending; clusters: of each, every number below M occurs.
-        draws: two non-negative random numbers for each cluster.
+        draws: two keys for each cluster.
     """
-    order = clusters.argsort(stable=True)
-    sizes = clusters.bincount(minlength=draws.shape[1])
-    starts = sizes.cumsum(0) - sizes
-    first = rows[order[starts + draws[0] % sizes]]
-    cosines = row_products(units, rows, clusters, units[first])
-    distances = ((1 - cosines) * _STEPS).floor().clamp_min(0).long()[order]
-    running = distances.cumsum(0)
-    before = running[starts] - distances[starts]
-    total = running[starts + sizes - 1] - before
-    split = total > 0
-    drawn = torch.searchsorted(running, before + draws[1] % total.clamp_min(1), right=True)
-    second = rows[order[torch.where(split, drawn, starts)]]
+    count = draws.shape[1]
+    first = rows[_smallest(_exponential(draws[0], rows, clusters), clusters, count)]
+    distances = 1 - row_products(directions.units, rows, clusters, directions.units[first]).double()
+    apart = distances >= _TIE
+    split = torch.zeros(count, dtype=torch.bool, device=rows.device).index_fill_(0, clusters[apart], True)
+    waits = _exponential(draws[1], rows, clusters) / distances.masked_fill(~apart, 0)
+    second = torch.where(split, rows[_smallest(waits, clusters, count)], first)
     moving = split[clusters].nonzero()[:, 0]
     right = torch.zeros_like(clusters, dtype=torch.bool)
-    right[moving] = _settled(units, rows[moving], clusters[moving], units[second] - units[first], max_iter)
+    axes = directions.exact(second) - directions.exact(first)
+    right[moving] = _settled(directions, rows[moving], clusters[moving], axes, max_iter, tol)
     return Halves(right, split)
 
 
+def _exponential(keys: Int[Tensor, " M"], rows: Int[Tensor, " P"], clusters: Int[Tensor, " P"]) -> Float[Tensor, " P"]:
+    """`−log u` of each row, with u in (0, 1) from the row-th number of SplitMix64 begun at the cluster's key."""
+    mixed = scrambled(keys[clusters] + rows * GOLDEN)
+    return -((shifted(mixed, 11).double() + 0.5) * 2.0**-53).log()
+
+
+def _smallest(values: Float[Tensor, " P"], clusters: Int[Tensor, " P"], count: int) -> Int[Tensor, " M"]:
+    """Where the smallest value of each cluster is, the first of equal ones."""
+    least = values.new_full((count,), torch.inf).scatter_reduce_(0, clusters, values, "amin")
+    places = (values == least[clusters]).nonzero()[:, 0]
+    return places.new_full((count,), len(values)).scatter_reduce_(0, clusters[places], places, "amin")
+
+
 def _settled(
-    units: Float[Tensor, "N C"],
+    directions: Directions,
     rows: Int[Tensor, " P"],
     clusters: Int[Tensor, " P"],
     axes: Float[Tensor, "M C"],
     max_iter: int,
+    tol: float,
 ) -> Bool[Tensor, " P"]:
-    """The part of each row when nothing changes any more; `axes` are the first differences of the two centroids.
+    """The part of each row when (nearly) nothing changes any more; `axes` are the first differences of the centroids.
 
     A vector of norm 1 changes sides only when the axis has moved by as much as their last product was. Until then it
     is not looked at: the bound of Hamerly (2010), for two centroids.
     """
-    products = row_products(units, rows, clusters, axes)
-    right, bounds = products > 0, products.abs() - _ROUNDING
-    parts = units.new_zeros(2 * len(axes), units.shape[1])
-    found, added = sums(units, rows, 2 * clusters + right)
+    products = _products(directions, rows, clusters, axes)
+    right, bounds = products > _TIE, products.abs() - _ROUNDING
+    parts = axes.new_zeros(2 * len(axes), axes.shape[1])
+    found, added = directions.sums(rows, 2 * clusters + right)
     parts[found] = added
     members = (2 * clusters + right).bincount(minlength=len(parts)).view(-1, 2)
-    parts, path, active = parts.view(-1, 2, units.shape[1]), units.new_zeros(len(axes)), members.any(1).nonzero()[:, 0]
+    parts, path, active = parts.view(-1, 2, axes.shape[1]), axes.new_zeros(len(axes)), members.any(1).nonzero()[:, 0]
+    enough = tol * members.sum(1)
     for _ in range(max_iter):
         centroids = normalize(parts[active], dim=2)
         new = centroids[:, 1] - centroids[:, 0]
@@ -91,16 +113,27 @@ def _settled(
         axes[active] = new
         way = torch.full_like(path, -torch.inf).index_copy_(0, active, path[active])[clusters]
         near = (bounds <= way).nonzero()[:, 0]
-        products = row_products(units, rows[near], clusters[near], axes)
+        products = _products(directions, rows[near], clusters[near], axes)
         bounds[near] = products.abs() - _ROUNDING + way[near]
-        moved = near[(products > 0) != right[near]]
+        moved = near[(products > _TIE) != right[near]]
         gain = torch.zeros_like(members[:, 0]).index_add_(0, clusters[moved], 1 - 2 * right[moved].long())
         after = members + torch.stack([-gain, gain], 1)
         moved = moved[(after > 0).all(1)[clusters[moved]]]
         if not len(moved):
             break
         right[moved] = ~right[moved]
-        active, added = sums(units, rows[moved], clusters[moved], 2 * right[moved].to(units) - 1)
+        active, added = directions.sums(rows[moved], clusters[moved], 2 * right[moved].double() - 1)
         parts[active] += torch.stack([-added, added], 1)
         members[active] = after[active]
+        active = active[clusters[moved].bincount(minlength=len(axes))[active] > enough[active]]
     return right
+
+
+def _products(
+    directions: Directions, rows: Int[Tensor, " P"], clusters: Int[Tensor, " P"], axes: Float[Tensor, "M C"]
+) -> Float[Tensor, " P"]:
+    """`⟨x_r, axis of its cluster⟩`, in float64 where rounding could decide on the side."""
+    products = row_products(directions.units, rows, clusters, axes.to(directions.units)).double()
+    close = (products.abs() < _ROUNDING).nonzero()[:, 0]
+    products[close] = (directions.exact(rows[close]) * axes[clusters[close]]).sum(1)
+    return products

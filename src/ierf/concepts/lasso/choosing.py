@@ -1,5 +1,6 @@
 """The λ that leaves a given number of coefficients."""
 
+import warnings
 from math import exp, log
 
 import numpy as np
@@ -17,6 +18,8 @@ _SMALLEST = 1e-4
 """Of the largest λ that leaves any coefficient: below it float32 has no digits left to tell zero from not zero."""
 _CLOSE = 0.02
 _TRIES = 20
+_REACHED = 0.9
+"""Of the coefficients that any λ leaves: as many can be had without going to the end of float32."""
 
 
 def choose_lam(
@@ -29,6 +32,9 @@ def choose_lam(
 
     λ is halved until there are enough, then found between the last two by regula falsi in log λ; each Lasso starts
     from the codes of the larger λ.
+
+    A ratio that leaves less than one coefficient to a vector, as 0.996 does to 16 atoms (0.06), would leave most
+    vectors without any: it is read as one coefficient in the mean, with a warning.
 
     Args:
         target_l0: the mean number of coefficients that are not zero; below 1 it is the ratio `1 − ‖u‖₀ / K` of
@@ -50,6 +56,15 @@ def choose_lam(
     largest = float((slopes if positive else slopes.abs()).amax()) if len(sample) else 0.0
     if largest <= 0:
         raise IerfError("there is no vector that any atom could stand for; λ can't be chosen by target_l0")
+    if target_l0 < 1 and wanted < 1:
+        usable = (slopes if positive else slopes.abs()) > 0
+        asked, wanted = wanted, max(wanted, min(1.0, _REACHED * float(usable.sum(1).float().mean())))
+        warnings.warn(
+            f"a ratio of {target_l0:g} leaves {asked:.2g} of {len(given)} coefficients to a vector, so that most would "
+            f"have none; λ is chosen for {wanted:.2g} in the mean. Ask for a smaller ratio (l0_ratio=, --l0-ratio; "
+            f"{1 - 1 / len(given):.3g} is one coefficient), a number (target_l0=), or for more concepts",
+            stacklevel=2,
+        )
 
     def at(lam: float, start: LassoCodes | None) -> tuple[LassoCodes, float]:
         codes = solve(Problem.of(given, lam, positive), sample, 1e-2, 50, start)

@@ -188,7 +188,7 @@ class SAE(nn.Module):
 
     @classmethod
     def load(cls, path: str | Path) -> "SAE":
-        """An autoencoder from a folder that `save` wrote, or a checkpoint of SAELens or dictionary_learning."""
+        """An autoencoder from a folder that `save` wrote, or one of SAELens, dictionary_learning or sparsify."""
         from ierf.concepts.sae.saving import load
 
         return load(Path(path))

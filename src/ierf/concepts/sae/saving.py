@@ -51,7 +51,7 @@ def load(path: Path) -> SAE:
 
     if not path.exists():
         raise missing(path)
-    if not (path / WEIGHTS).exists():
+    if not (path / WEIGHTS).exists() or not (path / CONFIG).exists():
         return load_foreign(path)
     config = read_config(path / CONFIG)
     with _reading(path / WEIGHTS) as file:

@@ -24,6 +24,8 @@ from ierf.store.weights import weights_hash
 
 _CHUNK = 1 << 14
 """PFVs in a chunk from memory or a store."""
+_FEW = 1 << 8
+"""Of fewer PFVs than half of this a chunk holds several epochs."""
 _MOST_READERS = 4
 
 
@@ -43,20 +45,24 @@ class Source(Protocol):
 
 
 class InMemory:
-    """PFVs of one layer, called ""; each epoch in another order."""
+    """PFVs of one layer, called ""; each epoch in another order, several to a chunk where there are few PFVs."""
 
     def __init__(self, vectors: Float[Tensor, "N C"], seed: int) -> None:
         self._vectors, self._seed = vectors, seed
         self.channels = {"": vectors.shape[1]}
+        self.rows = len(vectors)
         self.identity: dict[str, Any] = {"pfvs": list(vectors.shape)}
 
     def chunks(self, start: int) -> Iterator[Rows]:
         n = len(self._vectors)
-        size = min(_CHUNK, n)
+        size, epochs = min(_CHUNK, n), max(1, _FEW // n)
         while True:
             epoch, first = divmod(start, -(-n // size))
-            order = torch.from_numpy(np.random.default_rng([self._seed, epoch]).permutation(n))
-            yield {"": self._vectors[order[first * size : (first + 1) * size].to(self._vectors.device)]}
+            random = np.random.default_rng([self._seed, epoch])
+            order = random.permutation(n)[first * size : (first + 1) * size]
+            if epochs > 1:
+                order = random.permuted(np.tile(np.arange(n), (epochs, 1)), axis=1).ravel()
+            yield {"": self._vectors[torch.from_numpy(order).to(self._vectors.device)]}
             start += 1
 
 
@@ -70,6 +76,7 @@ class FromStore:
         self._layers = {name: store.layer(name) for name in layers}
         if not all(len(layer) for layer in self._layers.values()):
             raise IerfError(f"the store {str(store.path)!r} holds no PFVs: all of its images were skipped")
+        self.rows = max(len(layer) for layer in self._layers.values())
         self._size = min(_CHUNK, *(len(layer) for layer in self._layers.values()))
         self._seed, self._device = seed, device
         self.channels = {name: layer.plan.channels for name, layer in self._layers.items()}
@@ -129,7 +136,7 @@ class FromModel:
         self._mine = np.arange(len(self._images.names))[shard.index :: shard.count]
         if not len(self._mine):
             raise IerfError(f"there are {len(self._images.names)} photographs, too few for {shard.count} processes")
-        probe = self._pfvs(torch.zeros(1, 3, *self._model.preprocess.size))
+        probe = self._pfvs(torch.zeros(1, *self._model.preprocess.shape))
         self.channels = {name: pfvs.shape[2] for name, pfvs in probe.items()}
         fewest = min(pfvs.shape[1] for pfvs in probe.values())
         self._per_image = per_image or fewest

@@ -73,7 +73,9 @@ def train(
         if begun is not None:
             run.restore(begun)
             position, history = begun.positions[_rank()], begun.history
-        stream = mixed(source.chunks, settings.buffer, settings.batch, settings.seed, position)
+        # Blocks of more rows than there are would hold the same ones again, chunk by chunk.
+        block = min(settings.buffer, getattr(source, "rows", None) or settings.buffer)
+        stream = mixed(source.chunks, block, settings.batch, settings.seed, position)
         while run.step < run.steps:
             batch, position = next(stream)
             found = run.advance(batch)

@@ -3,8 +3,8 @@
 The floor. One step of Lloyd's algorithm on all clusters of a level reads the vectors once, for N · C multiplications:
 50 000 × 512 in float32 are 100 MB, 5 to 10 ms of a core's memory bandwidth. A level needs three readings at least (the
 distances to the first centroids, the first parts, their sums) and one more per step in which every vector is near the
-border. With log₂ K levels, and the twelve steps that the upper half of them takes, K = 4096 costs some 120 readings:
-about a second. How many clusters there are does not matter.
+border. With log₂ K levels, and the steps that the 2-means of the upper ones take to settle, K = 4096 costs some
+120 readings and more: a second or two. How many clusters there are does not matter.
 """
 
 from collections.abc import Callable, Iterator, Mapping

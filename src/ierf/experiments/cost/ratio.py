@@ -33,7 +33,7 @@ def plain_gradient(model: VisionModel, x: Tensor) -> Tensor:
 def noise(model: VisionModel, n: int, seed: int = 0) -> Tensor:
     """A batch of the model's input size."""
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(n, 3, *model.preprocess.size, generator=generator).to(model.device, model.dtype)
+    return torch.randn(n, *model.preprocess.shape, generator=generator).to(model.device, model.dtype)
 
 
 def cost_of(what: str, work: Work, peer: str, peer_work: Work, rounds: int, times: int = 1) -> Cost:

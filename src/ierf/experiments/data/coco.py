@@ -70,7 +70,7 @@ def read_json(path: Path) -> Any:
         raise missing(path)
     try:
         return json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise IerfError(f"{str(path)!r} is not JSON: {error}") from None
 
 

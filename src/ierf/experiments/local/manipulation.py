@@ -91,7 +91,7 @@ def manipulate(
 
 def allowed(x: Float[Tensor, "N 3 H W"], preprocess: Preprocess, bound: float) -> tuple[Tensor, Tensor]:
     """The least and the largest value of each pixel: within `bound` of x, and no blacker than black."""
-    mean, std = (torch.tensor(values).view(3, 1, 1).to(x) for values in (preprocess.mean, preprocess.std))
+    mean, std = (part.to(x) for part in preprocess.statistics)
     return torch.maximum(x - bound / std, (0 - mean) / std), torch.minimum(x + bound / std, (1 - mean) / std)
 
 
@@ -170,17 +170,10 @@ def _attacked(
             "mse": float((adversary - x).square().mean()),
         }
         rows[method] = as_values(scores)
-        seen = to_picture(adversary[0], model.preprocess)
+        seen = model.preprocess.picture(adversary[0])
         shown = ((views[0], before), (seen, after), (views[1], aim))
         strips.append([seen, *(overlay(view, map.cpu().numpy()) for view, map in shown)])
     return rows, _sheet([[views[0], views[1]], *strips])
-
-
-def to_picture(x: Float[Tensor, "3 H W"], preprocess: Preprocess) -> Image.Image:
-    """The picture that a prepared tensor stands for."""
-    mean, std = (torch.tensor(values).view(3, 1, 1).to(x) for values in (preprocess.mean, preprocess.std))
-    values = ((x * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
-    return Image.fromarray(values.permute(1, 2, 0).cpu().numpy())
 
 
 def _predicted(model: VisionModel, x: Tensor) -> tuple[list[int], Tensor]:

@@ -193,10 +193,10 @@ def _fidelity(
     return scores[:, 0]
 
 
-def black(model: VisionModel) -> Float[Tensor, "1 3 1 1"]:
+def black(model: VisionModel) -> Float[Tensor, "1 C 1 1"]:
     """What the network sees of a black pixel."""
-    mean, std = (torch.tensor(values).view(1, 3, 1, 1) for values in (model.preprocess.mean, model.preprocess.std))
-    return -mean / std
+    mean, std = model.preprocess.statistics
+    return (-mean / std)[None]
 
 
 def _stability(model: VisionModel, found: Case, methods: Sequence[Method], maps: Maps, s: LocalSettings) -> Tensor:

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
@@ -46,7 +45,7 @@ class Opened:
         """A single photograph as the network sees it, a PNG file; nothing for several."""
         if len(self) > 1:
             return b""
-        return lossless(_picture(self._model, self.x(0)[0]))
+        return lossless(self._model.preprocess.picture(self.x(0)[0]))
 
 
 def open_photographs(model: VisionModel, photographs: Photographs) -> Opened:
@@ -59,10 +58,3 @@ def open_photographs(model: VisionModel, photographs: Photographs) -> Opened:
     if not several:
         raise IerfError("a graph needs at least one photograph")
     return Opened(model, several)
-
-
-def _picture(model: VisionModel, x: Float[Tensor, "3 H W"]) -> Image.Image:
-    """Prepared pixels as a picture again."""
-    mean, std = (torch.tensor(v).view(3, 1, 1) for v in (model.preprocess.mean, model.preprocess.std))
-    pixels = ((x.cpu().float() * std + mean) * 255).round().clamp(0, 255).to(torch.uint8)
-    return Image.fromarray(pixels.permute(1, 2, 0).numpy())

@@ -90,6 +90,8 @@ def attack(
         raise IerfError(f"8-bit pixels change by 1 of 255 at least, so epsilon cannot be {epsilon:g}; take 1 or more")
     if steps < 1:
         raise IerfError(f"an attack takes at least one step, not {steps}")
+    if vision_model.preprocess.channels != 3:
+        raise IerfError(f"an attack changes RGB pixels; this network takes {vision_model.preprocess.channels} channels")
     scene = _scene(vision_model.preprocess, as_image(photo))
     seen = vision_model.preprocess.view(scene)
     with evaluating(vision_model.net):
@@ -120,7 +122,7 @@ def _step(model: VisionModel, pixels: Float[Tensor, "3 H W"], *, goal: int, away
     """The gradient of the cross-entropy of class `goal` by the pixels; its negative to go away from the class."""
     with torch.enable_grad():
         leaf = pixels.detach().requires_grad_()
-        mean, std = (torch.tensor(v).view(3, 1, 1).to(leaf) for v in (model.preprocess.mean, model.preprocess.std))
+        mean, std = (part.to(leaf) for part in model.preprocess.statistics)
         logits = model(((leaf / 255 - mean) / std)[None].to(model.dtype))
         loss = nn.functional.cross_entropy(logits.float(), torch.tensor([goal], device=logits.device))
         (gradient,) = torch.autograd.grad(-loss if away else loss, leaf)

@@ -4,14 +4,21 @@ import importlib
 from types import ModuleType
 
 from ierf.errors import IerfError
+from ierf.model.loading.torchvision_operators import usable_torchvision
+
+_ON_TORCHVISION = ("torchvision", "timm", "transformers", "open_clip")
+"""Packages that import torchvision."""
 
 
 def extra(module: str, name: str) -> ModuleType:
     """The optional package `module`, which `pip install 'ierf[name]'` brings.
 
-    Raises `IerfError` where it is missing, or where torchvision and torch are builds that do not match.
+    Raises `IerfError` where it is missing, or where torchvision and torch are builds that do not match and
+    `usable_torchvision` cannot help.
     """
     package = module.partition(".")[0]
+    if package in _ON_TORCHVISION:
+        usable_torchvision()
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

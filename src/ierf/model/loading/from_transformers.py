@@ -15,7 +15,7 @@ from ierf.model.loading.extras import explained, extra
 from ierf.model.loading.hub import hub, not_here
 from ierf.model.loading.source import Source, wants_random_weights
 from ierf.model.loading.spec import Spec
-from ierf.model.preprocess import Interpolation, Preprocess, Triple
+from ierf.model.preprocess import Channels, Interpolation, Preprocess
 from ierf.model.vision_model import VisionModel
 
 _INTERPOLATIONS: dict[int, Interpolation] = {
@@ -63,8 +63,8 @@ def preprocess_from(config: dict[str, Any]) -> Preprocess:
     return Preprocess(
         size,
         resize,
-        mean=_triple(config["image_mean"] if normalised else (0, 0, 0), white),
-        std=_triple(config["image_std"] if normalised else (1, 1, 1), white),
+        mean=_scaled(config["image_mean"] if normalised else (0, 0, 0), white),
+        std=_scaled(config["image_std"] if normalised else (1, 1, 1), white),
         interpolation=_INTERPOLATIONS.get(config.get("resample", Image.Resampling.BILINEAR), "bilinear"),
     )
 
@@ -94,10 +94,9 @@ def _edge_and_sides(size: int | dict[str, int]) -> tuple[int, tuple[int, int]]:
     return edge, (edge, edge)
 
 
-def _triple(values: Sequence[float], white: float) -> Triple:
+def _scaled(values: Sequence[float], white: float) -> Channels:
     """Per-channel values on the scale where white is 1."""
-    red, green, blue = (value / white for value in values)
-    return red, green, blue
+    return tuple(value / white for value in values)
 
 
 def _fetched(transformers: Any, name: str, random: bool) -> VisionModel:

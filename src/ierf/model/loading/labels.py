@@ -20,7 +20,7 @@ def read_labels(path: Path) -> list[str]:
         text = path.read_text(encoding="utf-8")
         content = json.loads(text) if path.suffix.lower() == ".json" else text.splitlines()
         return _as_list(content)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         raise IerfError(
             f"{str(path)!r} holds no labels: give a text file with one label per line, "
             'or JSON such as ["cat", "dog"] or {"0": "cat", "1": "dog"}'

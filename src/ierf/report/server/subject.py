@@ -47,9 +47,8 @@ class Subject:
         """
         if bank is not None:
             bank.check_model(model)
-        height, width = model.preprocess.size
         generator = torch.Generator().manual_seed(0)
-        noise = torch.randn(1, 3, height, width, generator=generator).to(model.device, model.dtype)
+        noise = torch.randn(1, *model.preprocess.shape, generator=generator).to(model.device, model.dtype)
         method = usual_method(model)
         with relevance_pass(model, noise, method, options) as run:
             nodes = [k for k in run.tape.cuts() if 0 < k <= run.low and run.tape.nodes[k].positions > 1]

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ierf.concepts.sae.foreign import dictionary_learning, saelens
+from ierf.concepts.sae.foreign import dictionary_learning, saelens, sparsify
 from ierf.concepts.sae.sae import SAE
 from ierf.errors import IerfError
 
@@ -10,7 +10,9 @@ _LIBRARIES = {saelens.WEIGHTS: saelens.load, dictionary_learning.WEIGHTS: dictio
 
 
 def load_foreign(folder: Path) -> SAE:
-    """An autoencoder of SAELens or dictionary_learning. Raises `IerfError` for anything else."""
+    """An autoencoder of SAELens, dictionary_learning or sparsify. Raises `IerfError` for anything else."""
+    if (folder / sparsify.WEIGHTS).exists() and (folder / sparsify.CONFIG).exists():
+        return sparsify.load(folder)
     for name, load in _LIBRARIES.items():
         if (folder / name).exists():
             try:
