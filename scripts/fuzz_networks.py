@@ -2,8 +2,8 @@
 
     python scripts/fuzz_networks.py --count 2000 --seed 0
 
-Prints every kind of failure with the smallest network that shows it, how many networks each property held for, and which
-refusals came how often. Exits with 1 if anything failed.
+Prints every kind of failure with the smallest network that shows it, how many networks each property held for, and
+which refusals came how often. Exits with 1 if anything failed.
 """
 
 import argparse
@@ -15,11 +15,9 @@ from pathlib import Path
 
 import torch
 
-TESTS = Path(__file__).resolve().parents[1] / "tests"
-sys.path[:0] = [str(TESTS), str(TESTS / "support")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
-from fuzz import Program, build, programs, shrunk, usable  # noqa: E402
-from fuzz_properties import METHODS, PROPERTIES, complaint, refusal  # noqa: E402
+from support.fuzz import METHODS, PROPERTIES, Program, build, complaint, programs, refusal, shrunk, usable
 
 
 def kind(message: str) -> str:

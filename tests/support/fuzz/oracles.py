@@ -1,9 +1,9 @@
 """What the maps of a random network must be, by its program: two implementations that share nothing with the library.
 
-Both answer to the words in which `fuzz_operations` says an operation `by_hand`, on one picture (C, H, W):
+Both answer to the words in which `operations` says an operation `by_hand`, on one picture (C, H, W):
 
-* `SharingRatios` carries the part of each pixel in every PFV forwards: `P_pj = Σ_i v̂_ij iERF_i(p)`, and at an activation
-  `iERF_j(p) = ⟨P_pj, v_j⟩ / ‖v_j‖²`. No gradient is taken.
+* `SharingRatios` carries the part of each pixel in every PFV forwards: `P_pj = Σ_i v̂_ij iERF_i(p)`, and at an
+  activation `iERF_j(p) = ⟨P_pj, v_j⟩ / ‖v_j‖²`. No gradient is taken.
 * `Propositions` are AttnLRP's (`attnlrp_by_hand`): explicit shares of each operation's parts.
 """
 
@@ -12,15 +12,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from attnlrp_by_hand import ByHand, Node, Shares, scale_and_shift
-from fuzz import Built
+from attnlrp_by_hand import ByHand, Node, scale_and_shift
+from support.fuzz.network import Built
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 Map = Callable[[Tensor], Tensor]
 
 
-class LeavesOpen(Exception):
+class LeavesOpenError(Exception):
     """The oracle has no unambiguous rule for a word."""
 
 
@@ -128,7 +128,7 @@ class Propositions:
     def activation(self, y: Node, function: Map) -> Node:
         out = self.hand.activation(y, function)
         if function(torch.zeros_like(y.value)).any() and (out.value == 0).any():
-            raise LeavesOpen  # the parts f(0) and f(x) − f(0) of an output of 0
+            raise LeavesOpenError  # the parts f(0) and f(x) − f(0) of an output of 0
         return out
 
     def chosen(self, y: Node, function: Map) -> Node:
@@ -139,7 +139,7 @@ class Propositions:
         return self.hand.scale(y, by.detach())
 
     def gated(self, y: Node, by: Tensor) -> Node:
-        raise LeavesOpen
+        raise LeavesOpenError
 
     def shift(self, y: Node, by: Tensor) -> Node:
         return self.hand.shift(y, by.detach()[0] if by.ndim == 4 else by.detach())
@@ -167,7 +167,7 @@ def by_hand(built: Built, oracle: SharingRatios | Propositions, sample: int) -> 
     with torch.no_grad():
         try:
             exec("\n".join(built.by_hand), state | {"torch": torch, "nn": nn, "F": F, "bare": bare}, state)
-        except LeavesOpen:
+        except LeavesOpenError:
             return None
     result: Tensor = state["y"]
     return result.view(built.x.shape[2:])
@@ -179,7 +179,9 @@ def bare(module: nn.Module) -> Map:
     def function(t: Tensor) -> Tensor:
         weight = module.get_parameter("weight")
         if isinstance(module, nn.ConvTranspose2d):
-            return F.conv_transpose2d(t, weight, None, module.stride, module.padding, module.output_padding, module.groups)
+            return F.conv_transpose2d(
+                t, weight, None, module.stride, module.padding, module.output_padding, module.groups
+            )
         assert isinstance(module, nn.Conv2d)
         return F.conv2d(t, weight, None, module.stride, module.padding, module.dilation, module.groups)  # type: ignore[arg-type]
 
@@ -190,6 +192,3 @@ def _origin(value: Tensor, function: Map) -> Tensor:
     """Where each element of `function(value)` comes from, by value; the values are all different."""
     out = function(value[None])[0].flatten()
     return (value.flatten() == out[:, None]).to(torch.int8).argmax(1)
-
-
-__all__ = ["Propositions", "SharingRatios", "Shares", "by_hand"]

@@ -12,13 +12,34 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import torch
-from fuzz_operations import CHANGED, HEADS, OPERATIONS, WEIGHTS, Draw, Lines
+import torch.utils.checkpoint
+from support.fuzz.lines import Draw, Lines
+from support.fuzz.spellings import CHANGED
+from support.fuzz.words import FREQUENCIES, HEADS, JUDGED, OPERATIONS
 from torch import Tensor, nn
+from torch.autograd import Function
 from torch.nn import functional as F
 
 Program = tuple[str, ...]
 Reached = Literal["all", "some", "none"]
 _NORMS = (nn.BatchNorm2d, nn.LayerNorm, nn.GroupNorm, nn.InstanceNorm2d)
+
+
+class Squared(Function):
+    """A function whose way back nobody sees."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        return x.square()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return 2 * x * grad
+
+
+NAMESPACE: dict[str, Any] = {"torch": torch, "nn": nn, "F": F, "Squared": Squared}
 
 
 class Fuzzed(nn.Module):
@@ -32,7 +53,7 @@ class Fuzzed(nn.Module):
             else:
                 self.register_buffer(name, member)
         self.source = source
-        namespace: dict[str, Any] = {"torch": torch, "nn": nn, "F": F}
+        namespace: dict[str, Any] = dict(NAMESPACE)
         exec(compile(source, "<fuzzed>", "exec"), namespace)
         self._body = namespace["forward"]
 
@@ -52,7 +73,7 @@ class Built:
     members: dict[str, str]
     """The expressions that make its weights."""
     by_hand: tuple[str, ...] | None = None
-    """The program in the words of an oracle (`fuzz_oracles`); None where its rules leave open what is right."""
+    """The program in the words of an oracle (`oracles`); None where its rules leave open what is right."""
 
     def __str__(self) -> str:
         made = [f"self.{name} = {expression}" for name, expression in self.members.items()]
@@ -74,7 +95,7 @@ class _Writer:
     values: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.values = {"x": self.x.clone(), "y": self.x.clone(), "torch": torch, "nn": nn, "F": F, "self": self}
+        self.values = {"x": self.x.clone(), "y": self.x.clone(), "self": self} | NAMESPACE
 
     def __getattr__(self, name: str) -> Any:
         return self.__dict__["members"][name]
@@ -124,7 +145,7 @@ def made(expression: str, seed: int) -> Any:
     """The weights that an expression names, drawn from `seed`; statistics and scales of norms are drawn too."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        member = eval(expression, {"torch": torch, "nn": nn, "F": F})
+        member = eval(expression, dict(NAMESPACE))
         if isinstance(member, nn.Module):
             member = member.double().eval()
             for module in member.modules():
@@ -173,11 +194,11 @@ def usable(built: Built) -> bool:
 
 
 def programs(count: int, seed: int, longest: int = 8) -> Iterator[Program]:
-    """`count` random programs: pictures, up to `longest` operations, a head."""
+    """`count` random programs: pictures, up to `longest` operations, a head; every other one in the oracles' words."""
     rng = random.Random(seed)
-    heads = list(HEADS)
-    for _ in range(count):
-        drawn = rng.choices(list(WEIGHTS), list(WEIGHTS.values()), k=rng.randint(1, longest))
+    for k in range(count):
+        names, heads = (list(JUDGED), ["pooled"]) if k % 2 else (list(OPERATIONS), list(HEADS))
+        drawn = rng.choices(names, [FREQUENCIES[name] for name in names], k=rng.randint(1, longest))
         words = ["input", *drawn, rng.choice(heads)]
         yield tuple(f"{word}:{rng.randrange(10**4)}" for word in words)
 
