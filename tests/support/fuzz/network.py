@@ -177,10 +177,19 @@ def build(program: Sequence[str]) -> Built:
                 writer.write(k, HEADS["pooled"], int(seed))
             if name in HEADS or writer.write(k, OPERATIONS[name], int(seed)):
                 kept.append(word)
-    twin = None if writer.twin is None else Fuzzed(writer.members, source(writer.twin)).eval()
+    twin = None if writer.twin is None else _running(Fuzzed(writer.members, source(writer.twin)).eval(), x)
     by_hand = None if writer.by_hand is None else tuple(writer.by_hand)
     net = Fuzzed(writer.members, source(writer.lines)).eval()
     return Built(tuple(kept), net, x, twin, writer.expressions, by_hand)
+
+
+def _running(net: Fuzzed, x: Tensor) -> Fuzzed | None:
+    """The network if its views fit the memory that they meet."""
+    try:
+        net(x.clone())
+    except RuntimeError:
+        return None
+    return net
 
 
 def source(lines: Sequence[str]) -> str:

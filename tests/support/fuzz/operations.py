@@ -268,7 +268,8 @@ def maximum(d: Draw) -> Lines | None:
             "F.max_unpool2d(*F.max_pool2d(y[..., :4, :4], 2, return_indices=True), 2)",
         ]
     )
-    return one(f"y = {spelling}", by_hand=f"y = hand.chosen(y, lambda y: {spelling})")
+    hand = None if "unpool" in spelling else f"y = hand.chosen(y, lambda y: {spelling})"
+    return one(f"y = {spelling}", by_hand=hand)
 
 
 def shuffle(d: Draw) -> Lines | None:

@@ -31,7 +31,7 @@ def accounts(method: str, built: Built) -> str | None:
     leaks = [leak.amount for e in ledger.entries for leak in e.leaks]
     scale = max([abs(a) for a in amounts + leaks] + [float(_map(method, built).abs().sum())])
     for entry in ledger.entries:
-        if not abs(entry.unexplained) <= TOLERANCE * max(scale, 1e-12):
+        if not abs(entry.unexplained) <= TOLERANCE * max(scale, 1e-4):
             return f"{entry.unexplained:.3g} of {scale:.3g} unexplained between {entry.layer!r} and the map before it"
     return None
 
