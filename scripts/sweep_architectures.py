@@ -209,8 +209,8 @@ PAGE_HEAD = """# Architectures
 
 **works**: the recorded pass gives the network's own output (to 1e-9 in float64; 1e-4 where a network insists on
 float32), the [ledger](ledger.md) leaves nothing unexplained, and the map is finite, not zero, and the same beside
-another picture. The number is the relevance that the operations named in the ledger keep in all, relative to the largest amount
-in the ledger. **refused**: the error says why, and what to do.
+another picture. The number is the relevance that the operations named in the ledger keep in all, relative to the
+largest amount in the ledger. **refused**: the error says why, and what to do.
 
 Random weights say nothing about how good a map is.
 
