@@ -6,9 +6,9 @@ Rules are chosen by the operation that runs, never by the class of the module th
 
 import inspect
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from types import FunctionType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,10 +31,14 @@ LINEAR = frozenset(
     "neg cat concat concatenate hstack vstack stack pad constant_pad_nd reshape reshape_as view view_as "
     "flatten unflatten ravel permute transpose swapaxes swapdims movedim moveaxis T mT squeeze unsqueeze "
     "expand expand_as broadcast_to repeat repeat_interleave tile chunk split tensor_split unsafe_chunk "
-    "unsafe_split unbind __getitem__ select narrow index_select gather take_along_dim roll flip rot90 "
+    "unsafe_split unbind __getitem__ __setitem__ select narrow index_select gather take_along_dim roll flip rot90 "
+    "t H mH adjoint cpu cuda copy index_add scatter_add index_copy select_scatter slice_scatter tensordot "
+    "max_unpool1d max_unpool2d max_unpool3d broadcast_tensors meshgrid split_with_sizes hsplit vsplit dsplit dstack "
+    "column_stack fliplr flipud as_strided diag_embed atleast_1d atleast_2d atleast_3d block_diag positive "
     "real contiguous clone to type type_as float double half bfloat16 mean sum cumsum avg_pool1d avg_pool2d "
     "avg_pool3d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d interpolate upsample grid_sample "
-    "pixel_shuffle pixel_unshuffle channel_shuffle fold unfold tril triu diagonal dropout dropout1d dropout2d "
+    "upsample_nearest upsample_bilinear pixel_shuffle pixel_unshuffle channel_shuffle fold unfold tril triu diagonal "
+    "dropout dropout1d dropout2d "
     "conv_transpose1d conv_transpose2d conv_transpose3d "
     "dropout3d alpha_dropout feature_dropout feature_alpha_dropout".split()
 )
@@ -43,7 +47,7 @@ LINEAR = frozenset(
 SELECTING = frozenset(
     "max_pool1d max_pool2d max_pool3d adaptive_max_pool1d adaptive_max_pool2d adaptive_max_pool3d "
     "max_pool1d_with_indices max_pool2d_with_indices max_pool3d_with_indices max amax min amin "
-    "where masked_fill topk sort masked_select".split()
+    "where masked_fill topk sort masked_select masked_scatter".split()
 )
 """Pass some of their inputs on unchanged: the gradient leads to the winners."""
 
@@ -67,12 +71,95 @@ _ALIASES = {
 }  # fmt: skip
 
 
-@lru_cache(maxsize=4096)
-def operation_name(func: Callable[..., Any]) -> str:
-    """The canonical short name: `torch.Tensor.add` and `operator +` are both "add"; "relu_" keeps its underscore."""
-    parts = (resolve_name(func) or getattr(func, "__name__", repr(func))).split(".")
-    name = parts[-2] if parts[-1] == "__get__" and len(parts) > 1 else parts[-1]
-    return str(_ALIASES.get(name, name))
+_OF_TWO = {"max": "maximum", "min": "minimum", "fmax": "maximum", "fmin": "minimum"}
+"""Reductions, or functions like the others, that compare two tensors elementwise."""
+
+
+@lru_cache(maxsize=8192)
+def operation_name(func: Callable[..., Any], of_two: bool = False) -> str:
+    """The canonical short name: `torch.Tensor.add` and `operator +` are both "add"; "relu_" keeps its underscore.
+
+    of_two: whether the second argument is a tensor, as in `torch.max(x, y)`, which is "maximum". The setter of a
+    property is called "set data".
+    """
+    if isinstance(func, torch._ops.OpOverload | torch._ops.OpOverloadPacket):
+        name = (func._schema.name if isinstance(func, torch._ops.OpOverload) else func._qualified_op_name).split("::")[
+            1
+        ]
+    else:
+        parts = (resolve_name(func) or getattr(func, "__name__", repr(func))).split(".")
+        name = parts[-2] if parts[-1] == "__get__" and len(parts) > 1 else parts[-1]
+        if name == "__set__":
+            return f"set {parts[-2]}"
+    name = str(_ALIASES.get(name, name))
+    return _OF_TWO.get(name, name) if of_two or name.startswith("f") else name
+
+
+class Unified(NamedTuple):
+    """A call in one form whatever its spelling: computed out of place, with the arguments of `torch.nn.functional`."""
+
+    name: str
+    func: Callable[..., Any]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    target: Tensor | None
+    """The tensor that the network wants the result written to."""
+
+
+def written_to(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Tensor | None:
+    """The tensor that a call writes its result to, by whatever spelling."""
+    if args and (name == "__setitem__" or in_place(name) or without_inplace_flag(func, args, kwargs)[2]):
+        return args[0] if isinstance(args[0], Tensor) else None
+    out = kwargs.get("out")
+    return out if isinstance(out, Tensor) else None
+
+
+def unified(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Unified:
+    """The same call without its writing. Raises `UnsupportedOperationError` for one that has no such form."""
+    target = written_to(name, func, args, kwargs)
+    args, kwargs, _ = without_inplace_flag(func, args, kwargs)
+    if kwargs.get("out") is not None:
+        kwargs = {key: value for key, value in kwargs.items() if key != "out"}
+        if target is None:
+            raise UnsupportedOperationError(f"{name!r} writes to several tensors by out=; let it return them")
+    if name == "__setitem__":
+        func = _with_item
+    elif name == "copy_":
+        return Unified("copy", partial(_copied, target), args[1:2] or (kwargs["src"],), {}, target)
+    elif name == "fill_":
+        value = args[1] if len(args) > 1 else kwargs["value"]
+        return Unified("copy", partial(_copied, target), (torch.as_tensor(value, device=args[0].device),), {}, target)
+    elif name == "zero_":
+        return Unified("copy", partial(_copied, target), (torch.zeros((), device=args[0].device),), {}, target)
+    elif in_place(name):
+        func, name = out_of_place(name), name[:-1]
+    if name in _NATIVE_ORDER and not isinstance(func, FunctionType):
+        args, kwargs = _reordered(name, args, kwargs)
+        func = getattr(F, name)
+    return Unified(name, func, args, kwargs, target)
+
+
+def _with_item(x: Tensor, index: Any, value: Any) -> Tensor:
+    copy = x.clone()
+    copy[index] = value
+    return copy
+
+
+def _copied(target: Any, source: Tensor) -> Tensor:
+    return source.to(target.device, target.dtype).expand(target.shape).clone()
+
+
+_NATIVE_ORDER = {
+    "batch_norm": ("input", "weight", "bias", "running_mean", "running_var", "training", "momentum", "eps"),
+    "instance_norm": ("input", "weight", "bias", "running_mean", "running_var", "use_input_stats", "momentum", "eps"),
+}
+"""Functions whose built-in form, `torch.batch_norm`, takes the arguments of `F.batch_norm` in another order."""
+
+
+def _reordered(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    given = dict(zip(_NATIVE_ORDER[name], args, strict=False)) | kwargs
+    known = inspect.signature(getattr(F, name)).parameters
+    return (given.pop("input"),), {key: value for key, value in given.items() if key in known}
 
 
 @lru_cache(maxsize=64)

@@ -10,7 +10,7 @@ from torch import Tensor
 from ierf.operations import LAYERS
 from ierf.rules.bias import Affine
 from ierf.rules.fields import Fields, pixel_fields, receptive_fields
-from ierf.rules.primitives import Place
+from ierf.rules.primitives import Place, metered
 
 
 class Made(NamedTuple):
@@ -50,8 +50,11 @@ class Node:
     """Whether no relevance can flow back through it."""
     channel_taken: bool = False
     """Whether one channel was indexed out, so that `axis` is only a guess."""
-    view_of: int | None = None
-    """The node whose memory this one shares."""
+
+    @property
+    def open(self) -> bool:
+        """Whether a batch-norm may still fold this convolution in."""
+        return self.affine is not None and self.affine.axis == 1
 
     @property
     def used(self) -> Tensor:
@@ -87,9 +90,16 @@ class Tape:
 
     nodes: list[Node] = field(default_factory=list)
     layers: dict[str, int] = field(default_factory=dict)
-    """Module name -> the node that the module returned."""
+    """Module name -> the node that the module returned, the last time it ran."""
+    calls: dict[str, list[int]] = field(default_factory=dict)
+    """Module name -> the nodes that it returned, one for each time."""
     output: int = 0
     _fields: list[Fields | None] = field(default_factory=list)
+
+    def note(self, layer: str, node: int) -> None:
+        """`layer` has returned `node`."""
+        self.layers[layer] = node
+        self.calls.setdefault(layer, []).append(node)
 
     def cuts(self, end: int | None = None) -> list[int]:
         """Nodes that every path from the input to `end` (default: the output) passes, in order, `end` included.
@@ -150,5 +160,9 @@ class Tape:
         """The node's tensor with its bias shared, fit to go on from."""
         entry = self.nodes[node]
         if entry.settled is None:
-            entry.settled = entry.tensor if entry.affine is None else entry.affine.share(entry.tensor)
+            entry.settled = entry.tensor
+            if entry.affine is not None:
+                backward, entry.settled = entry.affine.backward, entry.affine.share(entry.tensor)
+                if backward.metered and entry.settled.requires_grad:
+                    entry.settled = metered(entry.settled, backward, entry.place, 1.0)
         return entry.settled
