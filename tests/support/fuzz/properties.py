@@ -39,6 +39,10 @@ def accounts(method: str, built: Built) -> str | None:
 def finite_and_alive(method: str, built: Built) -> str | None:
     """Maps are finite, and not zero where gradient × input is not."""
     found = _map(method, built)
+    with torch.no_grad():
+        classes = built.net(built.x.clone()).shape[1]
+    if classes == 1:  # nothing to compare with: the default head is the logit itself
+        found = ierf.attribute(built.net, built.x.clone(), target=0, method=method)
     if not found.isfinite().all():
         return "the map is not finite"
     try:
@@ -81,10 +85,10 @@ def spelling(method: str, built: Built) -> str | None:
 
 
 def untouched(method: str, built: Built) -> str | None:
-    """The network is as it was: values, gradients, modes, hooks."""
-    before = _state(built.net)
-    _map(method, built)
-    after = _state(built.net)
+    """Network and pictures are as they were: values, gradients, modes, hooks."""
+    before, pictures = _state(built.net) | {"x": built.x.clone()}, built.x.clone()
+    ierf.attribute(built.net, pictures, target=0, method=method)
+    after = _state(built.net) | {"x": pictures}
     changed = [name for name in before if not _same(before[name], after[name])]
     return f"{', '.join(changed)} changed" if changed else None
 
