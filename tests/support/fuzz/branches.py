@@ -265,3 +265,32 @@ def attention(d: Draw) -> Lines | None:
         tokens + products[0] + back,
         **{f"{d:qkv}": f"nn.Linear({c}, {3 * c})", f"{d:out}": f"nn.Linear({c}, {c})"},
     )
+
+
+def attention_of_heads(d: Draw) -> Lines | None:
+    """Two heads over the positions of a map, as convolutional networks write them."""
+    _, c, h, w = d.shape
+    if c % 2 or h * w > 100:
+        return None
+    m, scale = f"self.{d:qkv}", repr((c // 2) ** -0.5)
+    back = f"y = {d.pick(['y + ', ''])}z"
+    parts = f"q, k, v = {m}(y).flatten(2).unflatten(1, (3, 2, {c // 2})).unbind(1); "
+    folded = f"q, k, v = {m}(y).split({c}, 1); q, k, v = (t.reshape(-1, {c // 2}, {h * w}) for t in (q, k, v)); "
+    twin = (
+        parts + "z = F.scaled_dot_product_attention(q.mT, k.mT, v.mT); "
+        f"z = z.mT.flatten(1, 2).unflatten(2, ({h}, {w})); {back}"
+    )
+    spelling = d.pick(
+        [
+            twin,
+            parts + f"z = v @ (q.mT @ k * {scale}).softmax(-1).mT; z = z.reshape(y.shape); {back}",
+            parts + f"z = ((q.mT * {scale}) @ k).softmax(-1) @ v.mT; z = z.transpose(2, 3).reshape(y.shape); {back}",
+            parts + f"t = torch.einsum('nhdi,nhdj->nhij', q, k) * {scale}; "
+            f"z = torch.einsum('nhij,nhdj->nhdi', t.softmax(-1), v).reshape(y.shape); {back}",
+            folded + f"t = q.transpose(-1, -2) @ k * {scale}; "
+            f"z = (t.softmax(-1) @ v.transpose(-1, -2)).transpose(-1, -2).reshape(y.shape); {back}",
+            folded + f"t = torch.bmm(q.permute(0, 2, 1), k) * {scale}; "
+            f"z = torch.bmm(v, F.softmax(t, 2).permute(0, 2, 1)).view(len(y), -1, {h}, {w}); {back}",
+        ]
+    )
+    return one(spelling, twin, **{f"{d:qkv}": f"nn.Conv2d({c}, {3 * c}, 1)"})

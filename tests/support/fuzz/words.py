@@ -15,6 +15,7 @@ _OTHERS = (
     operations.rms_norm, operations.unit_norm, operations.group_norm, operations.response_norm, operations.maximum,
     operations.shuffle, operations.prelu, branches.spatial_gate, branches.glu, branches.selective,
     branches.layer_scale, branches.coordinates, branches.shared, branches.attention, branches.steered,
+    branches.attention_of_heads,
     branches.hidden_part,
 )  # fmt: skip
 
