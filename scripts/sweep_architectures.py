@@ -34,7 +34,7 @@ import ierf
 from ierf.attribution.conservation import ledger
 from ierf.attribution.passes import relevance_pass
 from ierf.operations import tensors_in
-from ierf.rules import Backward
+from ierf.rules import Backward, Tape
 
 METHODS = ("srd", "attnlrp")
 CACHE = Path(tempfile.gettempdir()) / "ierf-architectures.jsonl"
@@ -111,6 +111,22 @@ def score(y: Tensor) -> Tensor:
     return flat @ torch.linspace(0.5, 1.5, flat.shape[1]).to(flat)
 
 
+def misplaced(tape: Tape) -> str | None:
+    """A map whose channels are followed on another axis than the one on which the next operation takes them."""
+    for node in tape.nodes:
+        if node.made is not None and node.made.operation in _CHANNELS_FIRST:
+            source = tape.nodes[node.made.sources[0]]
+            axis = source.axis % source.tensor.ndim
+            if source.tensor.ndim == 4 and source.is_map and not source.constant and axis != 1:
+                return f"{node.made.operation!r} in {node.place.module!r} takes channels from axis 1, not {axis}"
+    return None
+
+
+_CHANNELS_FIRST = frozenset(
+    "conv2d conv_transpose2d batch_norm group_norm instance_norm max_pool2d avg_pool2d interpolate".split()
+)
+
+
 def judged(net: nn.Module, x: Tensor, expected: Tensor, method: str) -> tuple[str, float | None]:
     """The outcome, and the share of relevance that named operations keep."""
     tolerance = 1e-9 if x.dtype == torch.float64 else 1e-4
@@ -123,6 +139,8 @@ def judged(net: nn.Module, x: Tensor, expected: Tensor, method: str) -> tuple[st
         error = float((found - expected).abs().max() / expected.abs().max())
         if not error <= tolerance:
             return f"WRONG: recorded logits are off by {error:.2g}", None
+        if method == "srd" and (place := misplaced(run.tape)) is not None:
+            return f"WRONG: {place}", None
         start = run.start(target, "raw") if method == "srd" else run.start(target)  # type: ignore[call-arg]
         account = ledger(run, *start)
     options = {"head": "raw"} if method == "srd" else {}
