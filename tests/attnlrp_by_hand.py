@@ -174,6 +174,10 @@ class ByHand:
         to_a, to_b = _halves(a, b)
         return self._record(a.value * b.value, [a, b], lambda r: ((to_a * r, to_b * r), {}))
 
+    def gated(self, x: Node, gate: Node) -> Node:
+        """`x` times a bounded or pooled gate, which is a constant."""
+        return self.mul(x, self.constant(gate.value, like=x))
+
     def add(self, a: Node, b: Node) -> Node:
         """Parts `a` and `b`."""
         out = a.value + b.value
@@ -384,7 +388,7 @@ def timm_attention(
     k, v = (hand.move(t, lambda u: u.repeat_interleave(groups, 0)) if groups > 1 else t for t in (k, v))
     out = hand.norm(hand.attention(q, k, v, bias=bias), getattr(attn, "norm", None))
     if getattr(attn, "gate", None) is not None:
-        out = hand.mul(out, hand.activation(hand.dense(x, attn.gate), torch.sigmoid))
+        out = hand.gated(out, hand.activation(hand.dense(x, attn.gate), torch.sigmoid))
     return hand.dense(out, attn.proj)
 
 
@@ -418,7 +422,8 @@ def timm_mlp(hand: ByHand, mlp: Any, x: Node) -> Node:
         half = packed.value.shape[-1] // 2
         first, second = hand.move(packed, lambda t: t[..., :half]), hand.move(packed, lambda t: t[..., half:])
         kept, gate = (first, second) if mlp.gate_last else (second, first)
-        hidden = hand.mul(kept, hand.nonlinearity(gate, mlp.act))
+        through = hand.gated if isinstance(mlp.act, nn.Sigmoid) else hand.mul
+        hidden = through(kept, hand.nonlinearity(gate, mlp.act))
     else:
         hidden = hand.nonlinearity(hand.dense(x, mlp.fc1), mlp.act)
     return hand.dense(hand.norm(hidden, mlp.norm), mlp.fc2)

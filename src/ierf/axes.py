@@ -3,6 +3,7 @@
 from math import prod
 from typing import Any
 
+import torch
 from torch import Tensor
 
 INDEXED_AWAY = -1
@@ -17,27 +18,83 @@ def channel_axis(
     `INDEXED_AWAY` where one channel was taken out and its axis is gone, until an axis is inserted for it.
     """
     if name.startswith("conv"):
-        return 1
+        return output.ndim - 1 - int(name[-2])
     if name == "linear":
         return output.ndim - 1
+    if name == "einsum":
+        return _summed_axis(args, parent, axis, output)
+    if name == "tensordot":
+        return _contracted_axis(args, kwargs, parent, axis, output)
     if name in ("permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "T", "mT"):
         return _moved_axis(parent, axis, output)
     if name in ("unsqueeze", "stack"):
         dim = _dimension(args[1:], kwargs, 0) % output.ndim
         return dim if axis == INDEXED_AWAY else axis + (dim <= axis)
-    if axis == INDEXED_AWAY:
-        return INDEXED_AWAY if output.shape == parent.shape else default_axis(output)
     if name == "__getitem__":
         return _indexed_axis(args[1], parent, axis)
+    if axis == INDEXED_AWAY:
+        return INDEXED_AWAY if output.shape == parent.shape else default_axis(output)
+    if name in _ELEMENTWISE and output.ndim > parent.ndim:
+        return axis + output.ndim - parent.ndim
     if output.ndim == parent.ndim - 1 and name in _REMOVE_ONE:
         dim = _dimension(args[1:], kwargs, 0) % parent.ndim
-        return INDEXED_AWAY if dim == axis else max(1, axis - (dim < axis))
-    if output.shape[:1] == parent.shape[:1] and output.ndim == parent.ndim:
+        return INDEXED_AWAY if dim == axis else axis - (dim < axis)
+    if output.ndim == parent.ndim and (output.shape[:1] == parent.shape[:1] or name in _KEEP_AXES):
         return axis
     return _reshaped_axis(parent, axis, output)
 
 
+_ELEMENTWISE = frozenset("add sub rsub mul div maximum minimum where addcmul lerp pow".split())
+_KEEP_AXES = frozenset(
+    "add sub rsub mul div chunk split tensor_split split_with_sizes narrow cat concat concatenate index_select roll "
+    "flip repeat repeat_interleave pad gather expand broadcast_to matmul __setitem__".split()
+)
+"""Leave every axis in its place, whatever becomes of its size."""
 _REMOVE_ONE = ("squeeze", "select", "unbind", "mean", "sum", "amax", "amin", "max", "min")
+
+
+def _summed_axis(args: tuple[Any, ...], parent: Tensor, axis: int, output: Tensor) -> int:
+    """Where `einsum` puts the channels: under their own letter, or under the one that takes their place."""
+    operands = args[1] if isinstance(args[1], tuple | list) else args[1:]
+    if not isinstance(args[0], str) or axis == INDEXED_AWAY:
+        return default_axis(output)
+    inputs, arrow, result = args[0].replace(" ", "").partition("->")
+    terms = inputs.split(",")
+    if not arrow:
+        result = "".join(sorted(c for c in set(inputs) - set(",.") if inputs.count(c) == 1))
+        result = f"...{result}" if "..." in inputs else result
+    place = next((i for i, operand in enumerate(operands) if operand is parent), 0)
+    mine, made = _letters(terms[place], parent.ndim), _letters(result, output.ndim)
+    if mine[axis] in made:
+        return made.index(mine[axis])
+    new = [i for i, letter in enumerate(made) if letter not in mine]
+    return new[0] if new else default_axis(output)
+
+
+def _letters(term: str, ndim: int) -> list[str]:
+    """One letter for each axis; numbers, counted from the right, where an ellipsis stands."""
+    before, dots, after = term.partition("...")
+    if not dots:
+        return list(term)
+    return [*before, *(str(i) for i in reversed(range(ndim - len(before) - len(after)))), *after]
+
+
+def _contracted_axis(args: tuple[Any, ...], kwargs: dict[str, Any], parent: Tensor, axis: int, output: Tensor) -> int:
+    """Where `tensordot` puts the channels, or what it summed them with."""
+    first, second, dims = (*args, kwargs.get("dims", 2))[:3]
+    if isinstance(dims, int):
+        dims = list(range(first.ndim - dims, first.ndim)), list(range(dims))
+    gone = [
+        [d % t.ndim for d in ([some] if isinstance(some, int) else some)]
+        for t, some in zip((first, second), dims, strict=True)
+    ]
+    left = [[i for i in range(t.ndim) if i not in of] for t, of in zip((first, second), gone, strict=True)]
+    mine, before = (0, 0) if parent is first else (1, len(left[0]))
+    if axis in left[mine]:
+        return before + left[mine].index(axis)
+    if len(left[1 - mine]):
+        return len(left[0]) if mine == 0 else 0
+    return default_axis(output)
 
 
 def _dimension(rest: tuple[Any, ...], kwargs: dict[str, Any], default: int) -> int:
@@ -46,8 +103,11 @@ def _dimension(rest: tuple[Any, ...], kwargs: dict[str, Any], default: int) -> i
 
 
 def _indexed_axis(index: Any, parent: Tensor, axis: int) -> int:
-    """Where an axis goes under `x[index]` with integers, slices, None and Ellipsis."""
+    """Where an axis goes under `x[index]` with integers, slices, None and Ellipsis, or masks of several axes."""
     parts = index if isinstance(index, tuple) else (index,)
+    if axis == INDEXED_AWAY:
+        inserted = [i for i, part in enumerate(parts) if part is None]
+        return inserted[0] if inserted and not any(part is Ellipsis for part in parts) else INDEXED_AWAY
     used = sum(part is not None and part is not Ellipsis for part in parts)
     source = target = 0
     for part in parts:
@@ -58,6 +118,10 @@ def _indexed_axis(index: Any, parent: Tensor, axis: int) -> int:
             source, target = source + skipped, target + skipped
         elif isinstance(part, int):
             source += 1
+        elif isinstance(part, Tensor) and part.dtype == torch.bool:
+            if source <= axis < source + part.ndim:
+                return INDEXED_AWAY
+            source, target = source + part.ndim, target + 1
         else:
             source, target = source + 1, target + 1
         if source > axis:
@@ -75,6 +139,9 @@ def _moved_axis(parent: Tensor, axis: int, output: Tensor) -> int:
 def _reshaped_axis(parent: Tensor, axis: int, output: Tensor) -> int:
     """The axis in whose range of memory the old axis lies: the first part of a split one, the whole of a merged one."""
     before = prod(parent.shape[:axis])
+    for i in range(output.ndim):
+        if output.shape[i] == parent.shape[axis] and prod(output.shape[:i]) == before and (i or not axis):
+            return i
     for i in range(1, output.ndim):
         if prod(output.shape[:i]) <= before < prod(output.shape[: i + 1]):
             return i

@@ -20,9 +20,9 @@ from ierf.errors import UnsupportedOperationError
 ACTIVATIONS = frozenset(
     "relu relu6 hardtanh leaky_relu elu selu celu silu gelu mish hardswish prelu rrelu threshold softplus "
     "softsign tanh tanhshrink hardshrink softshrink logsigmoid clamp clamp_min clamp_max clip sigmoid "
-    "hardsigmoid erf pow square".split()
+    "hardsigmoid erf pow square sqrt abs log1p expm1".split()
 )
-"""Elementwise non-linearities (powers: squared ReLU and its like)."""
+"""Elementwise non-linearities (powers and roots: squared ReLU, generalised-mean pooling)."""
 
 BOUNDED = frozenset("sigmoid hardsigmoid tanh softmax erf relu6 hardtanh clamp clip".split())
 """Operations whose output is made to multiply something else: a gate or an attention weight."""
@@ -51,13 +51,24 @@ SELECTING = frozenset(
 )
 """Pass some of their inputs on unchanged: the gradient leads to the winners."""
 
-STATISTICS = frozenset("rsqrt sqrt reciprocal rdiv norm linalg_norm linalg_vector_norm vector_norm var std".split())
-"""What normalisations divide by, or its inverse."""
+SIZES = frozenset("norm linalg_norm linalg_vector_norm vector_norm std".split())
+"""Homogeneous of degree one, `f(αx) = α f(x)`, so that `⟨x, ∇f⟩ = f`: what normalisations divide by, or a feature."""
+
+INVERSES = frozenset("rsqrt reciprocal rdiv".split())
+"""What normalisations multiply by."""
+
+JOINING = frozenset(
+    "cat concat concatenate hstack vstack dstack column_stack stack where masked_fill masked_scatter __setitem__ "
+    "index_add scatter_add index_copy select_scatter slice_scatter".split()
+)
+"""Put several tensors into one, some of which may be constants: linear in the activations among them."""
 
 COMPOSED = frozenset(["multi_head_attention_forward"])
 """Functions of torch written in Python, whose own operations have rules."""
 
 CONVOLUTIONS = frozenset(["conv1d", "conv2d", "conv3d"])
+
+TRANSPOSED = frozenset(["conv_transpose1d", "conv_transpose2d", "conv_transpose3d"])
 
 LAYERS = CONVOLUTIONS | {"linear", "addmm"}
 """Operations with weights that mix channels."""

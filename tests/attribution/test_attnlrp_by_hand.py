@@ -461,7 +461,7 @@ def gated(hand: ByHand, net: Any, x: Node) -> Node:
     t = tokens_of(hand, hand.conv(x, net.patches))
     if net.kind == "average":
         gate = hand.activation(hand.dense(hand.mean(t), net.gate), torch.sigmoid)
-        t = hand.mul(t, hand.move(gate, lambda g: g.expand(len(t.value), -1)))
+        t = hand.gated(t, hand.move(gate, lambda g: g.expand(len(t.value), -1)))
     elif net.kind == "projection":
         t = hand.mul(hand.dense(t, net.gate), t)
     else:

@@ -25,13 +25,18 @@ def contribution_norms(a: Tensor, weight: Tensor, window: Window) -> Tensor:
     if channels // window.groups <= 4:
         return window.gather(_root(_squares_by_gram(a, weight, window)))
     if set(window.stride) == {1}:
-        rows = a.flatten(2).transpose(1, 2).reshape(1, -1, channels)
-        kernels = _kernels(weight, window).flatten(0, 1).unsqueeze(0)
-        norms = _norms(rows, kernels, window.groups, window.taps)
-        return window.gather(norms.view(n, prod(size), window.taps).mT.reshape(n, window.taps, *size))
+        return window.gather(norms_of_taps(a, _kernels(weight, window), window.groups))
     norms = _norms(window.patches(a), _kernels(weight, window), window.groups, 1)
     out = window.output_size(tuple(s + 2 * p for s, p in zip(size, window.padding, strict=True)))
     return norms.view(window.taps, n, *out).transpose(0, 1)
+
+
+def norms_of_taps(a: Tensor, kernels: Tensor, groups: int) -> Tensor:
+    """`‖W_k a_i‖` at each input position for each tap, `(N, taps, *in)`; kernels: (taps, C_out, C_in / groups)."""
+    n, channels, *size = a.shape
+    rows = a.flatten(2).transpose(1, 2).reshape(1, -1, channels)
+    norms = _norms(rows, kernels.flatten(0, 1).unsqueeze(0), groups, len(kernels))
+    return norms.view(n, prod(size), len(kernels)).mT.reshape(n, len(kernels), *size)
 
 
 def _kernels(weight: Tensor, window: Window) -> Tensor:

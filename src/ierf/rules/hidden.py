@@ -67,9 +67,9 @@ class HiddenPaths:
 
 def refusal(tensor: Tensor, module: str) -> UnsupportedOperationError:
     """What to say of a tensor that depends on the pixels by a way that cannot be followed."""
-    function: Any = tensor.grad_fn
     where = f" in the module {module!r}" if module else ""
-    if isinstance(function, BackwardCFunction):
+    function: Any = tensor.grad_fn
+    if issubclass(type(function), BackwardCFunction):
         made_by = f"the custom autograd function {function.name().removesuffix('Backward')!r}{where}"
         way_out = "write its forward with torch's operations"
     else:

@@ -23,7 +23,7 @@ class Geometry(NamedTuple):
 
     @classmethod
     def of(cls, tensor: Tensor) -> "Geometry":
-        return cls(tuple(tensor.shape), tensor.stride(), tensor.storage_offset())
+        return cls(tuple(tensor.shape), tensor.stride(), tensor.storage_offset())  # type: ignore[arg-type]
 
     def cells(self, tensor: Tensor) -> Tensor:
         """The index of each element of this view in the storage of `tensor`, (*size)."""

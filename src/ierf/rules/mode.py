@@ -22,7 +22,9 @@ from ierf.operations import (
     ACTIVATIONS,
     BOUNDED,
     COMPOSED,
+    INVERSES,
     LINEAR,
+    SIZES,
     Unified,
     map_tensors,
     opened,
@@ -52,6 +54,9 @@ _VALUES = frozenset(
     "logical_and logical_or logical_not argmax argmin argsort nonzero count_nonzero bucketize any all".split()
 )
 """Read values, and give what is no longer differentiable: a constant."""
+_COMPARISONS = frozenset("lt le gt ge greater less greater_equal less_equal".split())
+_CASTS = frozenset("to type type_as float double half bfloat16 logical_not".split())
+"""Leave a mask a mask."""
 _STOPS = frozenset(["detach", "data", "detach_"])
 _VIEWS = frozenset(
     "view reshape reshape_as flatten unflatten transpose permute swapaxes swapdims movedim moveaxis T mT H mH adjoint "
@@ -60,6 +65,7 @@ _VIEWS = frozenset(
     "as_strided real imag to float double type type_as cpu cuda dropout alias".split()
 )
 """May return a view of their first argument."""
+_RESHAPES = frozenset("view reshape reshape_as view_as flatten unflatten contiguous clone".split())
 _SHAPED_LIKE = frozenset(["expand_as", "view_as", "reshape_as", "type_as", "to"])
 """Take only the shape, type or device of their second tensor."""
 _RENAMES = frozenset("squeeze_ unsqueeze_ transpose_ t_ swapaxes_ swapdims_ resize_ resize_as_ as_strided_".split())
@@ -84,6 +90,8 @@ class Call:
     place: Place
     samples: int = 1
     """Pictures in the pass."""
+    axis: int | None = None
+    """Of the output's channels, where that is known before."""
     scalar: bool = False
     """Whether the rule reduces relevance to one number per position."""
     port: Tensor | None = None
@@ -122,6 +130,20 @@ class Call:
     def activations(self) -> list[Tensor]:
         """The arguments that depend on the pixels, as often as they are given."""
         return [t for t in tensors_in(self.args, self.kwargs) if id(t) in self.tracked]
+
+    def masks(self) -> list[int]:
+        """The nodes that masks among the arguments were made of, by comparing them with constants."""
+        return [k for t in tensors_in(self.args, self.kwargs) if (k := self.tape.masks.get(id(t))) is not None]
+
+    def axis_of(self, output: Tensor) -> int:
+        """The channel axis of an output."""
+        if self.axis is not None:
+            return self.axis
+        main = self.activations()[0]
+        node = self.tape.nodes[self.tracked[id(main)]]
+        known = INDEXED_AWAY if node.channel_taken else node.axis
+        axis = channel_axis(self.name, self.args, self.kwargs, main, known, output)
+        return default_axis(output) if axis == INDEXED_AWAY else axis
 
     def given(self, *names: str) -> dict[str, Any]:
         """The arguments by name, however they were passed; `names` are the function's first parameters."""
@@ -221,7 +243,10 @@ class RuleMode(TorchFunctionMode):
                 return opened(func)(*args, **kwargs)
         target = written_to(name, func, args, kwargs)
         if not tracked and (target is None or not self._shared(target)):
-            return func(*map_tensors(self._value, args), **map_tensors(self._value, kwargs))
+            output = func(*map_tensors(self._value, args), **map_tensors(self._value, kwargs))
+            if name in _CASTS and args and id(args[0]) in self.tape.masks:
+                self._masks(output, self.tape.masks[id(args[0])])
+            return output
         call = unified(name, func, args, kwargs)
         if torch.is_grad_enabled():
             return self._followed(call)
@@ -243,7 +268,15 @@ class RuleMode(TorchFunctionMode):
         """What reads values, out of what its arguments stand for."""
         if tracked and name in _STOPS:
             self.stops.append(f"{name}(){self._where}")
-        return func(*map_tensors(self._value, args), **map_tensors(self._value, kwargs))
+        output = func(*map_tensors(self._value, args), **map_tensors(self._value, kwargs))
+        sources = {k for t in tensors_in(args, kwargs) if (k := self.node_of(t)) is not None}
+        if name in _COMPARISONS and len(sources) == 1 and isinstance(output, Tensor):
+            self._masks(output, sources.pop())
+        return output
+
+    def _masks(self, mask: Tensor, node: int) -> None:
+        self._keep.append(mask)
+        self.tape.masks[id(mask)] = node
 
     def _without_gradient(self, call: Unified) -> Any:
         """What the network computes with gradients switched off: a constant, as it is for every gradient."""
@@ -291,7 +324,7 @@ class RuleMode(TorchFunctionMode):
         place = Place(len(self.tape.nodes), name, next((m for m in reversed(self._modules) if m), ""))
         if self._backward.metered:
             args, kwargs, tracked = self._metered(name, args, kwargs, tracked, place)
-        call = Call(name, func, args, kwargs, tracked, self.tape, self._backward, place, self._samples)
+        call = Call(name, func, args, kwargs, tracked, self.tape, self._backward, place, self._samples, axis)
         output = self._rules.get(name, self._fallback)(call)
         if self._backward.metered and call.affine is None:
             output = map_tensors(partial(_meter, self._backward, place), output)
@@ -381,11 +414,9 @@ class RuleMode(TorchFunctionMode):
         tracked = {id(v): k for v, (_, k) in zip(values, parts, strict=True) if isinstance(k, int)}
         if not tracked:
             return read(*values)
-        if known is not None:
-            axis = self.tape.nodes[known].axis
-        else:
-            written, k = next((shown, k) for shown, k in reversed(parts) if isinstance(k, int))
-            axis = axis_along(tensor, written.stride[self.tape.nodes[k].axis])
+        written, k = next((shown, k) for shown, k in reversed(parts) if isinstance(k, int))
+        along = axis_along(tensor, written.stride[self.tape.nodes[k].axis])
+        axis = along if known is None else self.tape.nodes[known].axis
         output = self._perform("__setitem__", read, tuple(values), {}, tracked, axis)
         return self._index[id(output)]
 
@@ -429,8 +460,11 @@ class RuleMode(TorchFunctionMode):
         sources = [k for k in call.nodes if k not in call.held] or call.nodes
         main = self.tape.nodes[sources[0]]
         known = INDEXED_AWAY if main.channel_taken else main.axis
+        if axis is None and call.name in _RESHAPES:
+            axis = self._axis_before(sources[0], tensor)
         if axis is None:
-            axis = channel_axis(call.name, call.args, call.kwargs, main.tensor, known, tensor)
+            parent = next(t for t in call.activations() if call.tracked[id(t)] == sources[0])
+            axis = channel_axis(call.name, call.args, call.kwargs, parent, known, tensor)
         return Node(
             tensor,
             call.place,
@@ -444,7 +478,17 @@ class RuleMode(TorchFunctionMode):
             call.whole,
             constant=call.constant or all(self.tape.nodes[k].constant for k in sources),
             channel_taken=axis == INDEXED_AWAY,
+            masked=bool(call.masks()),
         )
+
+    def _axis_before(self, node: int, tensor: Tensor) -> int | None:
+        """The channel axis where a chain of reshapes comes back to a shape that it had."""
+        entry = self.tape.nodes[node]
+        while entry.made is not None and entry.operation in _RESHAPES:
+            entry = self.tape.nodes[entry.made.sources[0]]
+            if entry.tensor.shape == tensor.shape:
+                return entry.axis
+        return None
 
     def _write(self, tensor: Tensor, node: Node) -> None:
         k = len(self.tape.nodes)
@@ -484,12 +528,17 @@ def _as_it_is(tensor: Tensor) -> Tensor:
 
 def _gate_strength(call: Call) -> int:
     """See `Node.gate`; kept by operations that only rescale or rearrange one gate."""
+    if call.name in SIZES or call.name in INVERSES or call.name in ("var", "var_mean", "std_mean"):
+        return 3
+    if call.name == "pow" and not (isinstance(exponent := call.argument(1, "exponent"), int | float) and exponent > 0):
+        return 3
     if call.name in BOUNDED:
         return 2
+    sources = [call.tape.nodes[k].gate for k in call.nodes if k not in call.held]
+    inherited = sources[0] if len(sources) == 1 else 0
     if call.name in ACTIVATIONS:
-        return 1
-    sources = [call.tape.nodes[k].gate for k in call.nodes]
-    return sources[0] if len(sources) == 1 and call.name in _KEEPS_GATE else 0
+        return inherited if inherited == 3 else 1
+    return inherited if call.name in _KEEPS_GATE else 0
 
 
 def record(

@@ -135,12 +135,13 @@ def inner(x: Tensor, y: Tensor, axis: int) -> Tensor:
 
 
 def inverse_square(x: Tensor, axis: int) -> Tensor:
-    """`1 / ‖x‖²` over the channels, the axis kept; zero where `x` vanishes: `‖x‖ ≤ eps · max ‖x‖` over the positions.
+    """`1 / ‖x‖²` over the channels, the axis kept; 0 where `x` vanishes: `‖x‖ ≤ 64 eps · max ‖x‖` over the positions.
 
-    A position that is silent (a black patch, a dead vector) has nothing to pass relevance on to.
+    A position that is silent (a black patch, a dead vector, terms that cancel but for rounding) has nothing to pass
+    relevance on to.
     """
     norm2 = x.square().sum(axis, keepdim=True)
-    floor = norm2.flatten(1).amax(1) * torch.finfo(norm2.dtype).eps ** 2
+    floor = norm2.flatten(1).amax(1) * (64 * torch.finfo(norm2.dtype).eps) ** 2
     floor = floor.clamp_min(torch.finfo(norm2.dtype).tiny).view(-1, *[1] * (norm2.ndim - 1))
     return norm2.masked_fill(norm2 <= floor, torch.inf).reciprocal()
 

@@ -37,7 +37,7 @@ class Node:
     port: Tensor | None = None
     """The map of zeros whose gradient is relevance of this tensor's positions, beside what the tensor's own brings."""
     gate: int = 0
-    """How much this looks like a gate: 2 after a bounded activation, 1 after another, 0 otherwise."""
+    """How much this looks like a gate: 3 for what normalises, 2 after a bounded activation, 1 after another, 0 else."""
     affine: Affine | None = None
     """The operation behind a tensor whose bias is still open, because a batch-norm may follow and fold it."""
     whole: Affine | None = None
@@ -50,6 +50,8 @@ class Node:
     """Whether no relevance can flow back through it."""
     channel_taken: bool = False
     """Whether one channel was indexed out, so that `axis` is only a guess."""
+    masked: bool = False
+    """Whether a comparison decided on it."""
 
     @property
     def open(self) -> bool:
@@ -93,6 +95,8 @@ class Tape:
     """Module name -> the node that the module returned, the last time it ran."""
     calls: dict[str, list[int]] = field(default_factory=dict)
     """Module name -> the nodes that it returned, one for each time."""
+    masks: dict[int, int] = field(default_factory=dict)
+    """Identity of a mask -> the node that was compared with a constant to make it."""
     output: int = 0
     _fields: list[Fields | None] = field(default_factory=list)
 

@@ -7,6 +7,8 @@ softmax                       R_x = x ⊙ (R − s Σ R): own gradient (attentio
 product of n activations      an n-th of the gradient each
 activation f                  R stays: (f(x) − f(0)) / x; f(0), of a sigmoid say, is a bias
 x · s(x) written out          an activation
+gate times map                the gate is a constant: pooled, bounded (a sigmoid, a softmax), or a normaliser
+norm, deviation, root         as a feature: own gradient, for which R is conserved; as a divisor a constant
 layer-norm, RMS-norm, …       the standard deviation is a constant
 quotient                      the denominator is a constant
 sums, pooling, reshaping      own gradient
@@ -20,14 +22,14 @@ from functools import partial
 from typing import Any, Literal, get_args
 
 from ierf.errors import IerfError, UnknownNameError
-from ierf.operations import ACTIVATIONS, CONVOLUTIONS, LINEAR, SELECTING, STATISTICS
+from ierf.operations import ACTIVATIONS, CONVOLUTIONS, LINEAR, SELECTING, SIZES
 from ierf.rules.attnlrp.activations import activation
 from ierf.rules.attnlrp.attention import attention_product, attention_weights
 from ierf.rules.attnlrp.gamma import with_gamma
-from ierf.rules.attnlrp.norms import group_norm, instance_norm, layer_norm, statistic
+from ierf.rules.attnlrp.norms import group_norm, half, instance_norm, layer_norm
 from ierf.rules.attnlrp.products import addcmul, elementwise_product, product, sum_and_product
 from ierf.rules.mode import Call, Rule
-from ierf.rules.srd.affine import addmm, convolution, linear
+from ierf.rules.srd.affine import addmm, convolution, linear, steered
 from ierf.rules.srd.norms import batch_norm, normalize, rms_norm
 from ierf.rules.srd.products import quotient
 from ierf.rules.unknown import UNKNOWN, Unknown, fallback
@@ -61,13 +63,15 @@ class AttnLRPRules:
 
     def table(self) -> Mapping[str, Rule]:
         """Operation name -> rule."""
-        own_gradient = LINEAR | SELECTING | {"add", "sub", "rsub", "maximum", "minimum", "__setitem__"}
+        own_gradient = LINEAR | SELECTING | {"add", "sub", "rsub", "maximum", "minimum"}
         return (
             dict.fromkeys(own_gradient, Call.run)
             | dict.fromkeys(ACTIVATIONS, partial(activation, self.fallback))
             | dict.fromkeys(CONVOLUTIONS, with_gamma(self.conv_gamma, partial(convolution, "drop")))
-            | dict.fromkeys(STATISTICS, statistic)
+            | dict.fromkeys(SIZES, Call.run)
             | {
+                "var": half,
+                "grid_sample": steered,
                 "linear": with_gamma(self.linear_gamma, partial(linear, "drop")),
                 "addmm": with_gamma(self.linear_gamma, partial(addmm, "drop", sum_and_product)),
                 "baddbmm": sum_and_product,

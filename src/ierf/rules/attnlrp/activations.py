@@ -8,13 +8,12 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from ierf.rules.attnlrp.norms import statistic
 from ierf.rules.mode import Call, Rule
 from ierf.rules.primitives import Backward, gradient_of, through
 
 _ZERO_AT_ZERO = frozenset(
     "relu relu6 leaky_relu elu selu celu silu gelu mish hardswish prelu rrelu softsign tanh tanhshrink hardshrink "
-    "softshrink erf square".split()
+    "softshrink erf square sqrt abs log1p expm1".split()
 )
 
 
@@ -23,8 +22,8 @@ def activation(fallback: Rule, call: Call) -> Any:
     x, kwargs = call.argument(0, "input"), {name: value for name, value in call.kwargs.items() if name != "input"}
     if call.node_of(x) is None or len(call.activations()) > 1:
         return fallback(call)
-    if call.name == "pow" and not call.argument(1, "exponent") >= 1:
-        return statistic(call)
+    if call.name == "pow" and not (isinstance(exponent := call.argument(1, "exponent"), int | float) and exponent > 0):
+        return fallback(call)
     function = partial(_of_first, call.func, call.args[1:], kwargs)
     at_zero = None if call.name in _ZERO_AT_ZERO else function(torch.zeros_like(x.detach()))
     return through(_Identity, x, function, at_zero, call.backward)

@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.autograd import Function
 
 from ierf.operations import map_tensors
+from ierf.rules.attnlrp.products import part
 from ierf.rules.bias import along
-from ierf.rules.mode import Call
+from ierf.rules.mode import Call, replaced
 from ierf.rules.primitives import Backward, constant, gradient_of, through
 from ierf.rules.srd.norms import batch_norm
 
@@ -43,8 +44,15 @@ def _by_groups(call: Call, x: Tensor, groups: int, given: dict[str, Any]) -> Ten
     return z if given.get("bias") is None else z + along(given["bias"].detach(), 1, x.ndim)
 
 
+def half(call: Call) -> Any:
+    """A variance, homogeneous of degree two: `⟨x, ∇f⟩ = 2 f`."""
+    (x,) = call.activations()
+    args, kwargs = map_tensors(partial(replaced, x, part(x, 0.5, call.backward)), (call.args, call.kwargs))
+    return call.func(*args, **kwargs)
+
+
 def statistic(call: Call) -> Any:
-    """A norm, a deviation or its inverse: computed from the picture, and taken for a constant."""
+    """Computed from the picture, and taken for a constant."""
     call.constant = True
     return map_tensors(partial(constant, backward=call.backward), call.run())
 

@@ -7,13 +7,10 @@ from typing import Any
 from torch import Tensor
 from torch.autograd import Function
 
-from ierf.operations import ACTIVATIONS, map_tensors
+from ierf.operations import map_tensors
 from ierf.rules.mode import Call, replaced
 from ierf.rules.primitives import Backward, through
-from ierf.rules.tape import Tape
-
-_SCALING = frozenset(["mul", "div", "neg", "clone", "contiguous", "to", "type", "float", "double", "dropout"])
-_ELEMENTWISE = ACTIVATIONS | _SCALING | {"add", "sub", "rsub"}
+from ierf.rules.written_out import own_gate
 
 
 def product(call: Call) -> Any:
@@ -22,15 +19,40 @@ def product(call: Call) -> Any:
 
 
 def elementwise_product(call: Call) -> Any:
-    """An activation function that is written out, `x · s(x)`, keeps all relevance; other products share it out."""
-    factors = varying(call, call.activations())
-    gate = _own_gate(call, factors)
-    return shared_out(call, factors) if gate is None else call.run(hold=[gate])
+    """An activation function that is written out, `x · s(x)`, and what a gate lets through keep all relevance.
+
+    Other products share it out.
+    """
+    return _gated_or_shared(call, varying(call, call.activations()))
 
 
 def addcmul(call: Call) -> Any:
     """`x + value · a · b`."""
-    return shared_out(call, varying(call, call.args[1:3]))
+    return _gated_or_shared(call, varying(call, call.args[1:3]))
+
+
+def _gated_or_shared(call: Call, factors: list[Tensor]) -> Any:
+    gate = gate_among(call, factors)
+    return shared_out(call, factors) if gate is None else call.run(hold=[gate])
+
+
+def gate_among(call: Call, factors: list[Tensor]) -> Tensor | None:
+    """The factor that does not carry the map: one computed from the other, pooled, bounded, or a normaliser."""
+    if len(factors) != 2 or factors[0] is factors[1]:
+        return None
+    if (own := own_gate(call, factors)) is not None:
+        return own
+    by_size, by_kind = ([rank(f) for f in factors] for rank in (Tensor.numel, lambda f: gate_strength(call, f)))
+    if by_size[0] != by_size[1]:
+        return factors[0] if by_size[0] < by_size[1] else factors[1]
+    if max(by_kind) >= 2 and by_kind[0] != by_kind[1]:
+        return factors[0] if by_kind[0] > by_kind[1] else factors[1]
+    return None
+
+
+def gate_strength(call: Call, factor: Tensor) -> int:
+    node = call.node_of(factor)
+    return 0 if node is None else node.gate
 
 
 def sum_and_product(call: Call) -> Any:
@@ -67,37 +89,3 @@ class _Part(Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None) -> Any:
         return (grad if grad is None or ctx.switch.plain else grad * ctx.share), None, None
-
-
-def _own_gate(call: Call, factors: Sequence[Tensor]) -> Tensor | None:
-    """The factor that is an elementwise function of the other: `sigmoid(1.702 x)` in `x · sigmoid(1.702 x)`."""
-    if len(factors) != 2 or factors[0] is factors[1] or factors[0].shape != factors[1].shape:
-        return None
-    for x, gate in (factors, factors[::-1]):
-        if _is_function_of(call.tape, call.tracked[id(gate)], _unscaled(call.tape, call.tracked[id(x)])):
-            return gate
-    return None
-
-
-def _unscaled(tape: Tape, node: int) -> int:
-    """The node that this one is a multiple of."""
-    entry = tape.nodes[node]
-    while entry.operation in _SCALING and len(entry.parents) == 1:
-        node = entry.parents[0]
-        entry = tape.nodes[node]
-    return node
-
-
-def _is_function_of(tape: Tape, node: int, x: int) -> bool:
-    """Whether a node is computed from `x` alone, element by element, and is not `x` itself or a multiple of it."""
-    waiting, activations = [node], 0
-    while waiting:
-        k = waiting.pop()
-        if k == x:
-            continue
-        entry = tape.nodes[k]
-        if k < x or entry.operation not in _ELEMENTWISE or entry.tensor.shape != tape.nodes[x].tensor.shape:
-            return False
-        activations += entry.operation in ACTIVATIONS
-        waiting += entry.parents
-    return activations > 0

@@ -1,7 +1,8 @@
 """Sharing Ratio Decomposition as a table: operation -> rule (arXiv 2605.00474, Sec. IV-A and VII-A).
 
-activation                    the sharing-ratio rule
+activation, written out too   the sharing-ratio rule
 convolution, linear           own gradient; the bias is shared among the inputs; a batch-norm that follows folds in
+constants that join a map     own gradient; what they put in stays on its own PFV
 batch-norm alone, constants   own gradient; the shift stays on its own PFV (μ = 1)
 layer-norm, RMS-norm          the standard deviation is a constant
 group-norm, instance-norm     mean and standard deviation are constants
@@ -16,10 +17,20 @@ from functools import partial
 from typing import Any
 
 from ierf.errors import UnknownNameError
-from ierf.operations import ACTIVATIONS, CONVOLUTIONS, LINEAR, SELECTING
+from ierf.operations import ACTIVATIONS, CONVOLUTIONS, JOINING, LINEAR, SELECTING, SIZES, TRANSPOSED
 from ierf.rules.mode import Call, Rule
 from ierf.rules.srd.activations import activation, larger_or_smaller
-from ierf.rules.srd.affine import BIAS_MODES, BiasMode, addmm, convolution, linear, sum_or_difference
+from ierf.rules.srd.affine import (
+    BIAS_MODES,
+    BiasMode,
+    addmm,
+    convolution,
+    joined,
+    linear,
+    steered,
+    sum_or_difference,
+    transposed_convolution,
+)
 from ierf.rules.srd.norms import batch_norm, group_norm, instance_norm, layer_norm, normalize, rms_norm
 from ierf.rules.srd.products import addcmul, attention, product, quotient
 from ierf.rules.unknown import UNKNOWN, Unknown, fallback
@@ -44,7 +55,9 @@ class SRDRules:
         """Operation name -> rule."""
         bias = self.bias
         return (
-            dict.fromkeys(LINEAR | SELECTING, Call.run)
+            dict.fromkeys(LINEAR | SELECTING | SIZES, Call.run)
+            | dict.fromkeys(JOINING, partial(joined, bias))
+            | dict.fromkeys(TRANSPOSED, partial(transposed_convolution, bias))
             | dict.fromkeys(ACTIVATIONS, partial(activation, self.fallback))
             | dict.fromkeys(CONVOLUTIONS, partial(convolution, bias))
             | {
@@ -67,7 +80,7 @@ class SRDRules:
                 "minimum": larger_or_smaller,
                 "scaled_dot_product_attention": attention,
                 "normalize": normalize,
-                "__setitem__": Call.run,
+                "grid_sample": steered,
             }
         )
 

@@ -5,36 +5,90 @@ from functools import partial
 from typing import Any
 
 from torch import Tensor
+from torch.autograd import Function
 
 from ierf.rules.mode import Call, Rule
+from ierf.rules.primitives import Backward, inner, inverse_square, through, unruled
 from ierf.rules.sharing_ratio import sharing_ratio
+from ierf.rules.tape import Node
+from ierf.rules.written_out import argument_of
 
 
 def activation(fallback: Rule, call: Call) -> Any:
     """The sharing-ratio rule; `clamp` between computed bounds, say, has none."""
     v, kwargs = call.argument(0, "input"), {name: value for name, value in call.kwargs.items() if name != "input"}
     node = call.node_of(v)
-    if node is None or len(call.activations()) > 1:
+    if node is None or len(call.activations()) > 1 or _no_activation(call):
         return fallback(call)
-    return _shared(call, v, partial(_call_first, call.func, call.args[1:], kwargs), node.axis)
+    return _shared(call, v, partial(_call_first, call.func, call.args[1:], kwargs), node)
+
+
+def _no_activation(call: Call) -> bool:
+    """`1 / x` and its like have no value at 0, so that nothing can be said of a PFV's part in it."""
+    exponent = call.argument(1, "exponent") if call.name == "pow" else None
+    return call.name == "pow" and (not isinstance(exponent, int | float) or exponent <= 0)
 
 
 def larger_or_smaller(call: Call) -> Any:
-    """Of two activations each position's winner; against a constant an activation function like ReLU."""
+    """Of two activations each position's winner; against a constant or a multiple, a function like ReLU."""
     activations = call.activations()
-    if len(activations) != 1 or activations[0].shape != call.run().shape:
+    if len(activations) != 1:
+        found = written_out(call)
+        return call.run() if found is None else found
+    if activations[0].shape != call.run().shape:
         return call.run()
     (v,) = activations
     node = call.node_of(v)
     assert node is not None
     other = call.args[1] if call.args[0] is v else call.args[0]
-    return _shared(call, v, partial(_call_first, call.func, (other,), {}), node.axis)
+    return _shared(call, v, partial(_call_first, call.func, (other,), {}), node)
 
 
-def _shared(call: Call, v: Tensor, function: Callable[[Tensor], Tensor], axis: int) -> Tensor:
-    a, port = sharing_ratio(v, function, axis, call.backward)
+def written_out(call: Call) -> Tensor | None:
+    """An activation function of several operations, of which this is the last: the sharing-ratio rule from end to end.
+
+    A mask alone, or two factors that are the same, make one as well: `x · (x > 0)`, `x · x`.
+    """
+    if len(call.nodes) + len(call.masks()) + len(call.activations()) < 3 or (v := argument_of(call)) is None:
+        return None
+    node, z = call.node_of(v), call.run()
+    if node is None or z.shape != v.shape:
+        return None
+    call.scalar = True
+    return through(_WrittenOut, v, z, node.axis, call.backward)
+
+
+def _shared(call: Call, v: Tensor, function: Callable[[Tensor], Tensor], node: Node) -> Any:
+    if node.channel_taken:
+        a, _ = sharing_ratio(v.unsqueeze(-1), function, v.ndim, call.backward)
+        return a.squeeze(-1)
+    if len(v) < call.samples and node.axis != 0:
+        way_out = "pictures and channels share an axis there, which hides the PFVs: explain one picture at a time"
+        return unruled(call.run(), call.backward, call.place, way_out)
+    a, port = sharing_ratio(v, function, node.axis, call.backward)
     call.scalar, call.port = True, port
     return a
+
+
+class _WrittenOut(Function):
+    """`z = f(v)`, computed by operations of the network, which are the way back of the plain gradient.
+
+    By the rule `R_j = ⟨z_j, g_j⟩` becomes the cotangent `v_j R_j / ‖v_j‖²`.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, v: Tensor, z: Tensor, axis: int, backward: Backward) -> Tensor:
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(v, z)
+        ctx.axis, ctx.switch = axis, backward
+        return z.view_as(z)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None) -> Any:
+        if grad is None or ctx.switch.plain:
+            return None, grad, None, None
+        v, z = ctx.saved_tensors
+        return v * (inner(z, grad, ctx.axis) * inverse_square(v, ctx.axis)), None, None, None
 
 
 def _call_first(func: Callable[..., Tensor], rest: tuple[Any, ...], kwargs: dict[str, Any], v: Tensor) -> Tensor:

@@ -8,9 +8,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ierf.axes import per_axis
-from ierf.operations import map_tensors
+from ierf.operations import map_tensors, tensors_in
 from ierf.rules.bias import Affine, own_shift
 from ierf.rules.mode import Call, Rule, replaced
+from ierf.rules.srd.activations import written_out
+from ierf.rules.transposed import TransposedAffine
 from ierf.rules.window import Window
 
 BiasMode = Literal["norm", "uniform", "drop"]
@@ -19,15 +21,78 @@ BIAS_MODES: tuple[str, ...] = get_args(BiasMode)
 
 def convolution(mode: BiasMode, call: Call) -> Tensor:
     given = call.given("input", "weight", "bias", "stride", "padding", "dilation", "groups")
+    if call.node_of(given["input"]) is None:
+        return call.run()  # type: ignore[no-any-return]
     a, weight, bias = given["input"], _weight(call, given["weight"]), given.get("bias")
-    n = weight.ndim - 2
+    n, alone = weight.ndim - 2, given["input"].ndim < weight.ndim
+    a = a.unsqueeze(0) if alone else a
     dilation, padding = per_axis(given.get("dilation", 1), n), given.get("padding", 0)
     stride, groups = per_axis(given.get("stride", 1), n), given.get("groups", 1)
     if isinstance(padding, str):
         a, padding = _padded(a, padding, weight.shape[2:], dilation)
     window = Window(tuple(weight.shape[2:]), stride, per_axis(padding, n), dilation, groups)
-    call.affine = Affine(a, weight, _weight(call, bias), window, 1, mode, call.backward, call.port_of(a))
-    return call.func(a, weight, bias, stride, padding, dilation, groups)  # type: ignore[no-any-return]
+    affine = Affine(a, weight, _weight(call, bias), window, 1, mode, call.backward, call.port_of(a))
+    z: Tensor = call.func(a, weight, affine.bias, stride, padding, dilation, groups)
+    if alone:
+        return affine.share(z).squeeze(0)
+    call.affine = affine
+    return z
+
+
+def transposed_convolution(mode: BiasMode, call: Call) -> Tensor:
+    given = call.given("input", "weight", "bias", "stride", "padding", "output_padding", "groups", "dilation")
+    a, weight, bias = given["input"], given["weight"], given.get("bias")
+    n = weight.ndim - 2
+    if call.node_of(a) is None or a.ndim < weight.ndim:
+        return call.run()  # type: ignore[no-any-return]
+    weight, bias = _weight(call, weight), _weight(call, bias)
+    stride, padding, extra, dilation = (
+        per_axis(given.get(name, default), n)
+        for name, default in (("stride", 1), ("padding", 0), ("output_padding", 0), ("dilation", 1))
+    )
+    window = Window(tuple(weight.shape[2:]), stride, padding, dilation, given.get("groups", 1))
+    call.affine = TransposedAffine(a, weight, bias, window, 1, mode, call.backward, call.port_of(a), None, extra)
+    z: Tensor = call.func(a, weight, bias, stride, padding, extra, window.groups, dilation)
+    return z
+
+
+def steered(call: Call) -> Any:
+    """What says where to look, such as a grid of sampling points, is a constant."""
+    x = call.argument(0, "input")
+    return call.run(hold=[t for t in call.activations() if t is not x] if call.node_of(x) is not None else [])
+
+
+def joined(mode: BiasMode, call: Call) -> Any:
+    """Several tensors in one: own gradient, and what the constants among them put in stays on its own PFV."""
+    if call.name in ("where", "masked_fill") and (v := written_out(call)) is not None:
+        return v
+    z = call.run()
+    if mode == "drop" or not isinstance(z, Tensor) or not _has_constants(call):
+        return z
+    args, kwargs = map_tensors(partial(_silenced, call), (call.args, call.kwargs))
+    args = tuple(0 if _is_value(call, i, value) else value for i, value in enumerate(args))
+    activations = call.func(*args, **{k: 0 if k in ("value", "other") else v for k, v in kwargs.items()})
+    return own_shift(z, activations, (z - activations).detach().nan_to_num(0, 0, 0), call.axis_of(z), call.backward)
+
+
+def _has_constants(call: Call) -> bool:
+    found = [t for t in tensors_in(call.args, call.kwargs) if id(t) not in call.tracked and t.is_floating_point()]
+    numbers = [v for i, v in enumerate(call.args) if _is_value(call, i, v)] + list(call.kwargs.values())
+    return bool(found) or any(isinstance(v, float | int) and not isinstance(v, bool) and v != 0 for v in numbers)
+
+
+def _is_value(call: Call, position: int, value: Any) -> bool:
+    """Whether an argument is a number that an operation writes into its output (not an axis, not an index)."""
+    return (
+        call.name in ("where", "masked_fill", "__setitem__")
+        and position > 0
+        and type(value) in (int, float)
+        and (call.name != "__setitem__" or position == 2)
+    )
+
+
+def _silenced(call: Call, tensor: Tensor) -> Tensor:
+    return tensor if id(tensor) in call.tracked or not tensor.is_floating_point() else torch.zeros_like(tensor)
 
 
 def _padded(a: Tensor, padding: str, kernel: Any, dilation: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...] | int]:
@@ -50,6 +115,8 @@ def _weight(call: Call, weight: Any) -> Any:
 
 def linear(mode: BiasMode, call: Call) -> Tensor:
     a, weight, bias = call.argument(0, "input"), call.argument(1, "weight"), call.argument(2, "bias")
+    if call.node_of(a) is None:
+        return call.run()  # type: ignore[no-any-return]
     weight, bias = _weight(call, weight), _weight(call, bias)
     call.affine = Affine(a, weight, bias, None, a.ndim - 1, mode, call.backward, call.port_of(a))
     return F.linear(a, weight, bias)

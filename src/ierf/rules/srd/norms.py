@@ -4,7 +4,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ierf.rules.bias import Affine, along
 from ierf.rules.mode import Call
@@ -18,23 +17,19 @@ def batch_norm(mode: BiasMode, call: Call) -> Tensor:
     weight, bias = (None if given.get(name) is None else given[name].detach() for name in ("weight", "bias"))
     eps = given.get("eps", 1e-5)
     affine = _affine_before(call, x)
-    if mode == "drop" and mean is not None and var is not None and (affine is None or not affine.changes_gradient):
-        return F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
-    if mean is None or var is None:
+    if given.get("training", False) or mean is None or var is None:
         axes = [i for i in range(x.ndim) if i != 1]
         mean = constant(x.mean(axes), call.backward)
         var = constant(x.var(axes, correction=0), call.backward)
     scale = (var + eps).rsqrt() if weight is None else (var + eps).rsqrt() * weight
     shift = -mean * scale if bias is None else bias - mean * scale
-    along_channels = [-1 if i == 1 else 1 for i in range(x.ndim)]
-    if mean.requires_grad:
-        z = torch.addcmul(shift.view(along_channels), x, scale.view(along_channels))
-    else:
-        z = F.batch_norm(x, mean, var, weight, bias, False, 0.0, eps)
+    z = torch.addcmul(along(shift, 1, x.ndim), x, along(scale, 1, x.ndim))
+    if mode == "drop" and (affine is None or not affine.changes_gradient):
+        return z
     if affine is not None:
         call.whole = affine.folded(scale, shift)
         return call.whole.share(z)
-    return shifted(mode, call, z, x, shift.view(along_channels))
+    return shifted(mode, call, z, x, along(shift, 1, x.ndim))
 
 
 def _affine_before(call: Call, x: Tensor) -> Affine | None:

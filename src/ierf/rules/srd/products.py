@@ -6,11 +6,14 @@ from torch import Tensor
 
 from ierf.rules.attention import ARGUMENTS, attend
 from ierf.rules.mode import Call, Rule
+from ierf.rules.srd.activations import written_out
 from ierf.rules.srd.affine import BiasMode, shifted, value_at_zero
 
 
 def product(fallback: Rule, call: Call) -> Any:
-    """Linear in one activation; of two, the one that looks like a gate is a constant."""
+    """Linear in one activation; an activation function that is written out; of two, what looks like a gate is held."""
+    if call.name == "mul" and (v := written_out(call)) is not None:
+        return v
     activations = call.activations()
     if len(activations) == 1:
         return call.run()
@@ -31,6 +34,8 @@ def gates_among(call: Call, factors: list[Tensor]) -> list[Tensor]:
 
 def quotient(fallback: Rule, call: Call) -> Any:
     """A denominator computed from the picture is a constant."""
+    if (v := written_out(call)) is not None:
+        return v
     x, by = call.args[0], call.argument(1, "other")
     if call.node_of(by) is None:
         return call.run()
