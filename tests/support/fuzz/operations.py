@@ -87,32 +87,43 @@ def transposed_convolution(d: Draw) -> Lines | None:
 
 
 def pointwise(d: Draw) -> Lines:
-    """A linear layer at each position, in the spellings of channels-last code."""
+    """A linear layer at each position, in the spellings of channels-last code; its bias within, or added to it."""
     c, out, w, b = d.shape[1], d.pick([2, 3, 4]), f"self.{d:w}", f"self.{d:b}"
-    conv = f"y = F.conv2d(y, {w}[:, :, None, None], {b})"
     last = "y.permute(0, 2, 3, 1)"
-    spelling = d.pick(
-        [
-            conv,
+    within, added = (
+        f"y = F.conv2d(y, {w}[:, :, None, None], {b})",
+        f"y = F.conv2d(y, {w}[:, :, None, None]) + {b}[:, None, None]",
+    )
+    spellings = {
+        within: (
+            within,
             f"y = F.linear({last}, {w}, {b}).permute(0, 3, 1, 2)",
             f"y = F.linear(y.movedim(1, -1), {w}, {b}).movedim(-1, 1).contiguous()",
+            f"y = F.conv1d(y.flatten(2), {w}[:, :, None], {b}).unflatten(2, y.shape[2:])",
+            f"t = torch.addmm({b}, {last}.reshape(-1, {c}), {w}.t()); "
+            "y = t.view(len(y), *y.shape[2:], -1).permute(0, 3, 1, 2)",
+            f"y = torch.stack([F.linear(z.permute(1, 2, 0), {w}, {b}).permute(2, 0, 1) for z in y])",
+        ),
+        added: (
+            added,
             f"y = ({last} @ {w}.T + {b}).permute(0, 3, 1, 2)",
             f"y = torch.einsum('nchw,dc->ndhw', y, {w}) + {b}[:, None, None]",
             f"y = torch.einsum('dc,nchw->nhwd', {w}, y).permute(0, 3, 1, 2) + {b}.view(1, -1, 1, 1)",
             f"y = torch.tensordot({last}, {w}, dims=([3], [1])).add({b}).permute(0, 3, 1, 2)",
             f"y = torch.tensordot({w}, y, dims=([1], [1])).transpose(0, 1) + {b}.view(-1, 1, 1)",
             f"y = (torch.matmul({w}, y.flatten(2)) + {b}[:, None]).view(len(y), -1, *y.shape[2:])",
-            f"y = F.conv1d(y.flatten(2), {w}[:, :, None], {b}).unflatten(2, y.shape[2:])",
-            f"t = torch.addmm({b}, {last}.reshape(-1, {c}), {w}.t()); "
-            f"y = t.view(len(y), *y.shape[2:], -1).permute(0, 3, 1, 2)",
             f"t = torch.baddbmm({b}[None, :, None], {w}.expand(len(y), -1, -1), y.flatten(2)); "
             "y = t.unflatten(2, y.shape[2:])",
-            f"y = torch.stack([F.linear(z.permute(1, 2, 0), {w}, {b}).permute(2, 0, 1) for z in y])",
-        ]
-    )
-    hand = f"y = hand.affine(y, lambda y: F.conv2d(y, {w}[:, :, None, None]), {b})"
+        ),
+    }
+    twin = d.pick([within, added])
+    bare = f"lambda y: F.conv2d(y, {w}[:, :, None, None])"
+    hands = {
+        within: f"y = hand.affine(y, {bare}, {b}); y = hand.plain(y, lambda y: y * 1.0)",
+        added: f"y = hand.plain(y, {bare}); y = hand.shift(y, {b}[:, None, None])",
+    }
     members = {f"{d:w}": f"torch.randn({out}, {c})", f"{d:b}": f"torch.randn({out})"}
-    return one(spelling + APART, conv + APART, by_hand=f"{hand}; y = hand.plain(y, lambda y: y * 1.0)", **members)
+    return one(d.pick(spellings[twin]) + APART, twin + APART, by_hand=hands[twin], **members)
 
 
 def unfolded_convolution(d: Draw) -> Lines:
@@ -247,7 +258,9 @@ def average(d: Draw) -> Lines | None:
     spelling = d.pick(AVERAGES)
     if "flip(1)" in spelling and d.shape[1] < 2:
         return None
-    return one(f"y = {spelling}", by_hand=f"y = hand.plain(y, lambda y: {spelling})")
+    # An adaptive pooling may be the head's own, and then is no map of the encoder.
+    hand = None if "daptive" in spelling else f"y = hand.plain(y, lambda y: {spelling})"
+    return one(f"y = {spelling}", by_hand=hand)
 
 
 def maximum(d: Draw) -> Lines | None:
@@ -268,7 +281,7 @@ def maximum(d: Draw) -> Lines | None:
             "F.max_unpool2d(*F.max_pool2d(y[..., :4, :4], 2, return_indices=True), 2)",
         ]
     )
-    hand = None if "unpool" in spelling else f"y = hand.chosen(y, lambda y: {spelling})"
+    hand = None if "unpool" in spelling or "daptive" in spelling else f"y = hand.chosen(y, lambda y: {spelling})"
     return one(f"y = {spelling}", by_hand=hand)
 
 
