@@ -1,7 +1,7 @@
 """Where the channels of a tensor are, carried from operation to operation."""
 
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -51,6 +51,75 @@ _KEEP_AXES = frozenset(
 )
 """Leave every axis in its place, whatever becomes of its size."""
 _REMOVE_ONE = ("squeeze", "select", "unbind", "mean", "sum", "amax", "amin", "max", "min")
+
+
+class Channels(NamedTuple):
+    """Where channels are in an axis: the channel of index `i` is `i // inner % size`; (axis, 1, n) for a whole axis."""
+
+    axis: int
+    inner: int
+    size: int
+
+    def whole(self, tensor: Tensor) -> bool:
+        return self.inner == 1 and self.size == tensor.shape[self.axis]
+
+
+RESHAPES = frozenset("view reshape reshape_as view_as flatten unflatten ravel contiguous clone".split())
+
+
+def channels_of(
+    name: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    parent: Tensor,
+    channels: tuple[Channels, ...],
+    output: Tensor,
+    axis: int,
+) -> tuple[Channels, ...]:
+    """All places that hold the channels of an operation's output, given those of its first activation.
+
+    Heads split them over two axes, a reshape may put them into one axis with positions or samples. Empty: not known,
+    or indexed away. `axis`: what `channel_axis` says of the output.
+    """
+    if name in RESHAPES and output.numel() == parent.numel():
+        return _reshaped_channels(parent, channels, output)
+    if name in ("linear", "conv1d", "conv2d", "conv3d") or (len(channels) == 1 and channels[0].whole(parent)):
+        return () if axis == INDEXED_AWAY else (Channels(axis, 1, output.shape[axis]),)
+    moved = []
+    for one in channels:
+        there = channel_axis(name, args, kwargs, parent, one.axis, output)
+        if there == INDEXED_AWAY or there >= output.ndim:
+            continue
+        if one.whole(parent):
+            moved.append(Channels(there, 1, output.shape[there]))
+        elif output.shape[there] % (one.inner * one.size) == 0:
+            moved.append(Channels(there, one.inner, one.size))
+    return tuple(moved)
+
+
+def _reshaped_channels(parent: Tensor, channels: tuple[Channels, ...], output: Tensor) -> tuple[Channels, ...]:
+    """A reshape keeps the order of elements: an axis holds the channels whose steps through that order it shares."""
+    found = []
+    for i in range(output.ndim):
+        step, size = prod(output.shape[i + 1 :]), output.shape[i]
+        for one in channels:
+            low = prod(parent.shape[one.axis + 1 :]) * one.inner
+            start, end = max(step, low), min(step * size, low * one.size)
+            if start < end and start % step == 0 and end % start == 0:
+                found.append(Channels(i, start // step, end // start))
+    return _joined_channels(found)
+
+
+def _joined_channels(found: list[Channels]) -> tuple[Channels, ...]:
+    """Neighbouring parts of one axis as one."""
+    joined: list[Channels] = []
+    for one in sorted(found):
+        last = joined[-1] if joined else None
+        if last is not None and last.axis == one.axis and last.inner * last.size == one.inner:
+            joined[-1] = Channels(one.axis, last.inner, last.size * one.size)
+        else:
+            joined.append(one)
+    return tuple(joined)
 
 
 def _summed_axis(args: tuple[Any, ...], parent: Tensor, axis: int, output: Tensor) -> int:
@@ -139,9 +208,15 @@ def _moved_axis(parent: Tensor, axis: int, output: Tensor) -> int:
 def _reshaped_axis(parent: Tensor, axis: int, output: Tensor) -> int:
     """The axis in whose range of memory the old axis lies: the first part of a split one, the whole of a merged one."""
     before = prod(parent.shape[:axis])
+    step = prod(parent.shape[axis + 1 :])
     for i in range(output.ndim):
         if output.shape[i] == parent.shape[axis] and prod(output.shape[:i]) == before and (i or not axis):
             return i
+    if output.numel() == parent.numel():
+        for i in range(1, output.ndim):
+            inside = prod(output.shape[i + 1 :])
+            if output.shape[i] > 1 and step <= inside and inside * output.shape[i] <= step * parent.shape[axis]:
+                return i
     for i in range(1, output.ndim):
         if prod(output.shape[:i]) <= before < prod(output.shape[: i + 1]):
             return i

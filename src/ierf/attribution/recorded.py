@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ierf.attribution.running import running
 from ierf.attribution.token_grid import TokenGrid, token_grid
+from ierf.axes import RESHAPES
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import VisionModel
 from ierf.model.vision_model import Outputs
@@ -19,6 +20,12 @@ from ierf.rules import AttnLRPRules, Backward, SRDRules, Tape, as_cotangent, as_
 
 Rules = SRDRules | AttnLRPRules
 _AFFINE = ("linear", "addmm", "matmul", "einsum", "tensordot", *CONVOLUTIONS, *TRANSPOSED)
+_NO_FEATURES = (
+    RESHAPES
+    | frozenset("permute transpose movedim swapaxes mT T mean sum amax amin max min logsumexp".split())
+    | frozenset(f"adaptive_{kind}_pool{n}d" for kind in ("avg", "max") for n in (1, 2, 3))
+    | frozenset(f"adaptive_max_pool{n}d_with_indices" for n in (1, 2, 3))
+)
 _PICKING = ("__getitem__", "select", "narrow", "gather", "index_select", "take_along_dim")
 
 
@@ -64,7 +71,8 @@ class RecordedPass:
     def encoder(self) -> int:
         """The encoder output: the last feature map that every path passes and that an affine operation still follows.
 
-        The head's own adaptive pooling does not count as a feature map, nor do the heads of an attention pooling.
+        A map that was only rearranged, or pooled over some of its positions, does not count as another, nor do the
+        heads of an attention pooling.
         """
         if self.encoder_layer is not None:
             if len(set(self.tape.calls.get(self.encoder_layer, ()))) > 1:
@@ -76,9 +84,7 @@ class RecordedPass:
             return self.layer(self.encoder_layer)
         nodes, cuts = self.tape.nodes, self.tape.cuts()
         last = max((k for k in range(len(nodes)) if nodes[k].operation in _AFFINE), default=0)
-        maps = [
-            k for k in cuts[1:] if k < last and nodes[k].positions > 1 and not nodes[k].operation.startswith("adaptive")
-        ]
+        maps = [k for k in cuts[1:] if k < last and nodes[k].positions > 1 and nodes[k].operation not in _NO_FEATURES]
         grids = {k: grid for k in maps if (grid := self.grid(k)) is not None}
         if grids:
             last_tokens, grid = max(grids.items())

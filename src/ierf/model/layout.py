@@ -1,6 +1,7 @@
 """Which axis of a network's input holds the channels: 1, the last (N, H, W, C), or behind frames (N, F, C, H, W)."""
 
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -64,7 +65,8 @@ def _followed(forward: Callable[[Tensor], Any], x: Tensor) -> int | None:
             forward(pixels)
     except _FirstLayer as first:
         if first.operation in CONVOLUTIONS:
-            return _origin(first.entered, first.entered.ndim - 1 - int(first.operation[-2]), pixels)
+            with suppress(RuntimeError):  # torch cannot go back through what the network does in place
+                return _origin(first.entered, first.entered.ndim - 1 - int(first.operation[-2]), pixels)
     except Exception:  # the pass itself will say what is wrong with the network
         return None
     return None

@@ -16,7 +16,7 @@ from torch.nn.modules import module as torch_module
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointFunction
 
-from ierf.axes import INDEXED_AWAY, channel_axis, default_axis
+from ierf.axes import INDEXED_AWAY, RESHAPES, Channels, channel_axis, channels_of, default_axis
 from ierf.errors import IerfError, UnsupportedOperationError
 from ierf.operations import (
     ACTIVATIONS,
@@ -66,7 +66,6 @@ _VIEWS = frozenset(
     "as_strided real imag to float double type type_as cpu cuda dropout alias".split()
 )
 """May return a view of their first argument."""
-_RESHAPES = frozenset("view reshape reshape_as view_as flatten unflatten contiguous clone".split())
 _SHAPED_LIKE = frozenset(["expand_as", "view_as", "reshape_as", "type_as", "to"])
 """Take only the shape, type or device of their second tensor."""
 _RENAMES = frozenset("squeeze_ unsqueeze_ transpose_ t_ swapaxes_ swapdims_ resize_ resize_as_ as_strided_".split())
@@ -193,7 +192,8 @@ class RuleMode(TorchFunctionMode):
 
     def start(self, x: Tensor, axis: int = 1) -> None:
         self._samples = len(x)
-        self._write(x, Node(x, Place(0, "input", ""), (), axis))
+        whole = Channels(axis, 1, x.shape[axis])
+        self._write(x, Node(x, Place(0, "input", ""), (), axis, channels=(whole,)))
 
     def entered(self, name: str) -> None:
         self._modules.append(name)
@@ -470,10 +470,11 @@ class RuleMode(TorchFunctionMode):
         sources = [k for k in call.nodes if k not in call.held] or call.nodes
         main = self.tape.nodes[sources[0]]
         known = INDEXED_AWAY if main.channel_taken else main.axis
-        if axis is None and call.name in _RESHAPES:
+        parent = next(t for t in call.activations() if call.tracked[id(t)] == sources[0])
+        given, channels = axis, main.channels
+        if axis is None and call.name in RESHAPES:
             axis = self._axis_before(sources[0], tensor)
         if axis is None:
-            parent = next(t for t in call.activations() if call.tracked[id(t)] == sources[0])
             axis = channel_axis(call.name, call.args, call.kwargs, parent, known, tensor)
         return Node(
             tensor,
@@ -488,13 +489,16 @@ class RuleMode(TorchFunctionMode):
             call.whole,
             constant=call.constant or all(self.tape.nodes[k].constant for k in sources),
             channel_taken=axis == INDEXED_AWAY,
+            channels=(Channels(given, 1, tensor.shape[given]),)
+            if given is not None
+            else channels_of(call.name, call.args, call.kwargs, parent, channels, tensor, axis),
             masked=bool(call.masks()),
         )
 
     def _axis_before(self, node: int, tensor: Tensor) -> int | None:
         """The channel axis where a chain of reshapes comes back to a shape that it had."""
         entry = self.tape.nodes[node]
-        while entry.made is not None and entry.operation in _RESHAPES:
+        while entry.made is not None and entry.operation in RESHAPES:
             entry = self.tape.nodes[entry.made.sources[0]]
             if entry.tensor.shape == tensor.shape:
                 return entry.axis

@@ -129,12 +129,16 @@ def metered(x: Tensor, backward: Backward, place: Place, sign: float) -> Tensor:
     return through(_Metered, x, backward, place, sign)
 
 
-def inner(x: Tensor, y: Tensor, axis: int) -> Tensor:
+Axes = int | tuple[int, ...]
+"""Of the channels."""
+
+
+def inner(x: Tensor, y: Tensor, axis: Axes) -> Tensor:
     """`⟨x, y⟩` over the channels, the axis kept."""
     return (x * y).sum(axis, keepdim=True)
 
 
-def inverse_square(x: Tensor, axis: int) -> Tensor:
+def inverse_square(x: Tensor, axis: Axes) -> Tensor:
     """`1 / ‖x‖²` over the channels, the axis kept; 0 where `x` vanishes: `‖x‖ ≤ 64 eps · max ‖x‖` over the positions.
 
     A position that is silent (a black patch, a dead vector, terms that cancel but for rounding) has nothing to pass

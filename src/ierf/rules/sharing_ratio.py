@@ -17,19 +17,19 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
-from ierf.rules.primitives import Backward, gradient_of, inner, inverse_square
+from ierf.rules.primitives import Axes, Backward, gradient_of, inner, inverse_square
 
 
 class _SharingRatio(Function):
     @staticmethod
     def forward(
-        ctx: Any, v: Tensor, activation: Callable[[Tensor], Tensor], axis: int, backward: Backward
+        ctx: Any, v: Tensor, activation: Callable[[Tensor], Tensor], axis: Axes, backward: Backward
     ) -> tuple[Tensor, Tensor]:
         a = activation(v)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(v, a)
         ctx.activation, ctx.axis, ctx.switch, ctx.kept = activation, axis, backward, None
-        return a, torch.zeros_like(v.narrow(axis, 0, 1))
+        return a, v.new_zeros(_one_per_position(v, axis))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor | None, sent: Tensor | None) -> Any:
@@ -45,6 +45,11 @@ class _SharingRatio(Function):
         return v * (relevance * inverse), None, None, None
 
 
+def _one_per_position(v: Tensor, axis: Axes) -> list[int]:
+    axes = (axis,) if isinstance(axis, int) else axis
+    return [1 if i in axes else size for i, size in enumerate(v.shape)]
+
+
 def _of_each_position(ctx: Any, v: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
     """`1 / ‖v‖²`, and whether `a` is anything: kept for the next backward pass unless they are to be differentiated."""
     if ctx.kept is not None and not torch.is_grad_enabled():
@@ -56,7 +61,7 @@ def _of_each_position(ctx: Any, v: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def sharing_ratio(
-    v: Tensor, activation: Callable[[Tensor], Tensor], axis: int, backward: Backward
+    v: Tensor, activation: Callable[[Tensor], Tensor], axis: Axes, backward: Backward
 ) -> tuple[Tensor, Tensor]:
     """`activation(v)`, on whose way back `R_j = ⟨a_j, g_j⟩` becomes the cotangent `v_j R_j / ‖v_j‖²`; and its port."""
     both: tuple[Tensor, Tensor] = _SharingRatio.apply(v, activation, axis, backward)  # type: ignore[no-untyped-call]

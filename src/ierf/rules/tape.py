@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from ierf.axes import Channels
 from ierf.operations import LAYERS
 from ierf.rules.bias import Affine
 from ierf.rules.fields import Fields, pixel_fields, receptive_fields
@@ -51,8 +52,15 @@ class Node:
     """Whether no relevance can flow back through it."""
     channel_taken: bool = False
     """Whether one channel was indexed out, so that `axis` is only a guess."""
+    channels: tuple[Channels, ...] = ()
+    """All places of the channels, where heads or a reshape have put them into other axes than `axis` alone."""
     masked: bool = False
     """Whether a comparison decided on it."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether its channels are one whole axis, and nothing else."""
+        return len(self.channels) == 1 and self.channels[0] == (self.axis, 1, self.tensor.shape[self.axis])
 
     @property
     def open(self) -> bool:

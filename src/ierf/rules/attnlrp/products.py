@@ -14,8 +14,18 @@ from ierf.rules.written_out import own_gate
 
 
 def product(call: Call) -> Any:
-    """A product of matrices, or any that `einsum` makes."""
-    return shared_out(call, varying(call, call.activations()))
+    """A product of matrices, or any that `einsum` makes; one that only multiplies a map by a gate is such."""
+    factors = varying(call, call.activations())
+    return _gated_or_shared(call, factors) if _sums_nothing(call) else shared_out(call, factors)
+
+
+def _sums_nothing(call: Call) -> bool:
+    """Whether `einsum` has every letter in its output."""
+    equation = call.args[0] if call.name == "einsum" else None
+    if not isinstance(equation, str) or "->" not in equation:
+        return False
+    inputs, _, output = equation.replace(" ", "").partition("->")
+    return set(inputs) - set(",") <= set(output)
 
 
 def elementwise_product(call: Call) -> Any:

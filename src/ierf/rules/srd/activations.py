@@ -7,8 +7,9 @@ from typing import Any
 from torch import Tensor
 from torch.autograd import Function
 
+from ierf.axes import Channels
 from ierf.rules.mode import Call, Rule
-from ierf.rules.primitives import Backward, inner, inverse_square, through, unruled
+from ierf.rules.primitives import Axes, Backward, inner, inverse_square, through
 from ierf.rules.sharing_ratio import sharing_ratio
 from ierf.rules.tape import Node
 from ierf.rules.written_out import argument_of
@@ -54,20 +55,40 @@ def written_out(call: Call) -> Tensor | None:
     node, z = call.node_of(v), call.run()
     if node is None or z.shape != v.shape:
         return None
-    call.scalar = True
-    return through(_WrittenOut, v, z, node.axis, call.backward)
+    if node.plain:
+        call.scalar = True
+        return through(_WrittenOut, v, z, node.axis, call.backward)
+    apart, axes = isolated(v, node.channels)
+    return through(_WrittenOut, apart, z.reshape(apart.shape), axes, call.backward).reshape(z.shape)
 
 
 def _shared(call: Call, v: Tensor, function: Callable[[Tensor], Tensor], node: Node) -> Any:
-    if node.channel_taken:
-        a, _ = sharing_ratio(v.unsqueeze(-1), function, v.ndim, call.backward)
-        return a.squeeze(-1)
-    if len(v) < call.samples and node.axis != 0:
-        way_out = "pictures and channels share an axis there, which hides the PFVs: explain one picture at a time"
-        return unruled(call.run(), call.backward, call.place, way_out)
-    a, port = sharing_ratio(v, function, node.axis, call.backward)
-    call.scalar, call.port = True, port
-    return a
+    if node.plain:
+        call.scalar = True
+        a, call.port = sharing_ratio(v, function, node.axis, call.backward)
+        return a
+    apart, axes = isolated(v, node.channels)
+    a, _ = sharing_ratio(apart, lambda t: function(t.reshape(v.shape)).reshape(t.shape), axes, call.backward)
+    return a.reshape(v.shape)
+
+
+def isolated(v: Tensor, channels: tuple[Channels, ...]) -> tuple[Tensor, tuple[int, ...]]:
+    """`v` with every axis that holds channels and something else split, and the axes of channels in it.
+
+    Where no axis holds channels, each number is a PFV of one.
+    """
+    size, axes = [], []
+    for i, n in enumerate(v.shape):
+        inside = [one for one in channels if one.axis == i]
+        left = n
+        for one in reversed(inside):
+            size += [left // (one.inner * one.size), one.size]
+            axes.append(len(size) - 1)
+            left = one.inner
+        size.append(left)
+    if not axes:
+        return v.unsqueeze(-1), (v.ndim,)
+    return v.reshape(size), tuple(axes)
 
 
 class _WrittenOut(Function):
@@ -77,7 +98,7 @@ class _WrittenOut(Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, v: Tensor, z: Tensor, axis: int, backward: Backward) -> Tensor:
+    def forward(ctx: Any, v: Tensor, z: Tensor, axis: Axes, backward: Backward) -> Tensor:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(v, z)
         ctx.axis, ctx.switch = axis, backward
