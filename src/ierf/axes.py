@@ -81,6 +81,8 @@ def channels_of(
     Heads split them over two axes, a reshape may put them into one axis with positions or samples. Empty: not known,
     or indexed away. `axis`: what `channel_axis` says of the output.
     """
+    if not channels:
+        return () if axis == INDEXED_AWAY else (Channels(axis, 1, output.shape[axis]),)
     if name in RESHAPES and output.numel() == parent.numel():
         return _reshaped_channels(parent, channels, output)
     if name in ("linear", "conv1d", "conv2d", "conv3d") or (len(channels) == 1 and channels[0].whole(parent)):
@@ -95,6 +97,25 @@ def channels_of(
         elif output.shape[there] % (one.inner * one.size) == 0:
             moved.append(Channels(there, one.inner, one.size))
     return tuple(moved)
+
+
+def isolated(v: Tensor, channels: tuple[Channels, ...]) -> tuple[Tensor, tuple[int, ...]]:
+    """`v` with every axis that holds channels and something else split, and the axes of channels in it.
+
+    Where no axis holds channels, each number is a PFV of one.
+    """
+    size, axes = [], []
+    for i, n in enumerate(v.shape):
+        inside = [one for one in channels if one.axis == i]
+        left = n
+        for one in reversed(inside):
+            size += [left // (one.inner * one.size), one.size]
+            axes.append(len(size) - 1)
+            left = one.inner
+        size.append(left)
+    if not axes:
+        return v.unsqueeze(-1), (v.ndim,)
+    return v.reshape(size), tuple(axes)
 
 
 def _reshaped_channels(parent: Tensor, channels: tuple[Channels, ...], output: Tensor) -> tuple[Channels, ...]:

@@ -19,7 +19,8 @@ from ierf.operations import ACTIVATIONS, CONVOLUTIONS, TRANSPOSED
 from ierf.rules import AttnLRPRules, Backward, SRDRules, Tape, as_cotangent, as_relevance, injected, record
 
 Rules = SRDRules | AttnLRPRules
-_AFFINE = ("linear", "addmm", "matmul", "einsum", "tensordot", *CONVOLUTIONS, *TRANSPOSED)
+_CONVOLVING = CONVOLUTIONS | TRANSPOSED
+_AFFINE = ("linear", "addmm", "matmul", "einsum", "tensordot", *_CONVOLVING)
 _NO_FEATURES = (
     RESHAPES
     | frozenset("permute transpose movedim swapaxes mT T mean sum amax amin max min logsumexp".split())
@@ -88,7 +89,8 @@ class RecordedPass:
         grids = {k: grid for k in maps if (grid := self.grid(k)) is not None}
         if grids:
             last_tokens, grid = max(grids.items())
-            maps = [k for k in maps if k <= last_tokens or grid.is_shape_of(nodes[k].map_shape)]
+            convolved = next((k for k in range(last_tokens + 1, last) if nodes[k].operation in _CONVOLVING), last)
+            maps = [k for k in maps if not last_tokens < k < convolved or grid.is_shape_of(nodes[k].map_shape)]
         if not maps:
             raise IerfError(
                 "found no feature map with more than one position between the pixels and the logits; "

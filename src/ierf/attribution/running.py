@@ -16,7 +16,7 @@ from torch.nn.parameter import is_lazy
 from ierf.errors import IerfError
 from ierf.model import VisionModel, evaluating, logits_of
 from ierf.model.layout import channels_of_pixels
-from ierf.model.precision import FullPrecision, PlainPass
+from ierf.model.precision import FullPrecision, PlainPass, is_lowered
 from ierf.operations import tensors_in
 
 _BORROWED: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()
@@ -77,7 +77,7 @@ def running(model: VisionModel, x: Float[Tensor, "N 3 H W"]) -> Iterator[tuple[F
     with ExitStack() as stack:
         for context in (torch.inference_mode(False), torch.enable_grad(), evaluating(model.net)):
             stack.enter_context(context)
-        for device in {"cpu", model.device.type}:
+        for device in set() if is_lowered() else {"cpu", model.device.type}:
             if torch.amp.is_autocast_available(device):
                 stack.enter_context(torch.autocast(device, enabled=False))
         weights = _usable_weights(model)
@@ -86,7 +86,8 @@ def running(model: VisionModel, x: Float[Tensor, "N 3 H W"]) -> Iterator[tuple[F
         dtype = torch.promote_types(model.dtype_for(x), torch.float32)
         pixels = x.detach().to(model.device, dtype, copy=x.is_inference())
         axis = channels_of_pixels(model.net, Forward(model.net, dtype, weights).recorded, pixels)
-        yield Forward(model.net, dtype, weights, axis, model.verify), pixels.movedim(axis, 1).requires_grad_()
+        verify = model.verify and not is_lowered()
+        yield Forward(model.net, dtype, weights, axis, verify), pixels.movedim(axis, 1).requires_grad_()
 
 
 def as_batch(model: VisionModel, x: Tensor) -> Float[Tensor, "N 3 H W"]:

@@ -1,17 +1,37 @@
 """Running a network in one precision throughout, whatever its forward casts to."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import Function
 from torch.overrides import TorchFunctionMode
 
 from ierf.operations import map_items, operation_name
 
 _LOW = (torch.float16, torch.bfloat16)
 _CASTS = {"half": torch.float16, "bfloat16": torch.bfloat16}
+
+
+_LOWERED: ContextVar[bool] = ContextVar("lowered", default=False)
+
+
+@contextmanager
+def lowered(device: str) -> Iterator[None]:
+    """Inside, networks compute in bfloat16 on purpose, where the device is faster so."""
+    token = _LOWERED.set(True)
+    try:
+        with torch.autocast(device, torch.bfloat16):
+            yield
+    finally:
+        _LOWERED.reset(token)
+
+
+def is_lowered() -> bool:
+    """Whether this thread is inside `lowered`."""
+    return _LOWERED.get()
 
 
 class FullPrecision(TorchFunctionMode):
@@ -28,6 +48,8 @@ class FullPrecision(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
+        if is_lowered():
+            return func(*args, **kwargs)
         if operation_name(func) in _CASTS:
             return args[0].to(self._dtype)
         if any(value in _LOW for value in (*args, *kwargs.values()) if isinstance(value, torch.dtype)):
@@ -54,19 +76,8 @@ class PlainPass(FullPrecision):
     ) -> Any:
         output = super().__torch_function__(func, types, args, kwargs)
         if operation_name(func) == "batch_norm" and isinstance(output, Tensor) and output.requires_grad:
-            ordered: Tensor = _OrderedGradient.apply(output)  # type: ignore[no-untyped-call]
-            return ordered
+            output.register_hook(Tensor.contiguous)  # type: ignore[no-untyped-call]
         return output
-
-
-class _OrderedGradient(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> Any:
-        return grad.contiguous()
 
 
 def _autocast(device: str) -> bool:

@@ -20,7 +20,7 @@ from torch.autograd import Function
 from torch.nn import functional as F
 
 from ierf.rules.contributions import contribution_norms
-from ierf.rules.primitives import Backward, inner, inverse_square, through
+from ierf.rules.primitives import Axes, Backward, inner, inverse_square, through
 from ierf.rules.window import CONVOLUTION, Window
 
 
@@ -125,7 +125,7 @@ class _BiasShare(Function):
 
 class _OwnShift(Function):
     @staticmethod
-    def forward(ctx: Any, z: Tensor, x: Tensor, shift: Tensor, axis: int, backward: Backward) -> Tensor:
+    def forward(ctx: Any, z: Tensor, x: Tensor, shift: Tensor, axis: Axes, backward: Backward) -> Tensor:
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(x, shift)
         ctx.axis, ctx.switch = axis, backward
@@ -139,11 +139,11 @@ class _OwnShift(Function):
         return grad, injected(x, inner(shift, grad, ctx.axis), ctx.axis), None, None, None
 
 
-def own_shift(z: Tensor, x: Tensor, shift: Tensor, axis: int, backward: Backward) -> Tensor:
+def own_shift(z: Tensor, x: Tensor, shift: Tensor, axis: Axes, backward: Backward) -> Tensor:
     """`z = (linear in x) + shift`, position by position: the shift's relevance stays on its own PFV."""
     return through(_OwnShift, z, x, shift, axis, backward)
 
 
-def injected(a: Tensor, relevance: Tensor, axis: int) -> Tensor:
+def injected(a: Tensor, relevance: Tensor, axis: Axes) -> Tensor:
     """The gradient that adds a scalar relevance to each PFV of `a`."""
     return a * (relevance * inverse_square(a, axis))

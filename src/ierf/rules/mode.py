@@ -135,15 +135,15 @@ class Call:
         """The nodes that masks among the arguments were made of, by comparing them with constants."""
         return [k for t in tensors_in(self.args, self.kwargs) if (k := self.tape.masks.get(id(t))) is not None]
 
-    def axis_of(self, output: Tensor) -> int:
-        """The channel axis of an output."""
+    def channels_of(self, output: Tensor) -> tuple[Channels, ...]:
+        """Where the channels of an output are."""
         if self.axis is not None:
-            return self.axis
+            return (Channels(self.axis, 1, output.shape[self.axis]),)
         main = self.activations()[0]
         node = self.tape.nodes[self.tracked[id(main)]]
         known = INDEXED_AWAY if node.channel_taken else node.axis
         axis = channel_axis(self.name, self.args, self.kwargs, main, known, output)
-        return default_axis(output) if axis == INDEXED_AWAY else axis
+        return channels_of(self.name, self.args, self.kwargs, main, node.channels, output, axis)
 
     def given(self, *names: str) -> dict[str, Any]:
         """The arguments by name, however they were passed; `names` are the function's first parameters."""

@@ -145,7 +145,7 @@ def inverse_square(x: Tensor, axis: Axes) -> Tensor:
     relevance on to.
     """
     norm2 = x.square().sum(axis, keepdim=True)
-    floor = norm2.flatten(1).amax(1) * (64 * torch.finfo(norm2.dtype).eps) ** 2
+    floor = norm2.reshape(len(norm2), -1).amax(1) * (64 * torch.finfo(norm2.dtype).eps) ** 2
     floor = floor.clamp_min(torch.finfo(norm2.dtype).tiny).view(-1, *[1] * (norm2.ndim - 1))
     return norm2.masked_fill(norm2 <= floor, torch.inf).reciprocal()
 

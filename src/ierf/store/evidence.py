@@ -17,6 +17,7 @@ from ierf.attribution.srd import SRDPass
 from ierf.attribution.token_grid import TokenGrid
 from ierf.errors import IerfError
 from ierf.model import VisionModel
+from ierf.model.precision import lowered
 from ierf.store.clock import Clock
 from ierf.store.plan import LayerPlan, Settings
 from ierf.store.positions import stored_positions
@@ -126,7 +127,7 @@ def _pass(model: VisionModel, x: Tensor, settings: Settings) -> Iterator[Relevan
     """The recorded pass of a batch, its convolutions and matrix products in bfloat16 where the settings say so."""
     half = settings.compute == "bfloat16"
     with (
-        torch.autocast(model.device.type, torch.bfloat16) if half else nullcontext(),
+        lowered(model.device.type) if half else nullcontext(),
         relevance_pass(model, x, method_of(model, settings), settings.options) as run,
     ):
         yield run

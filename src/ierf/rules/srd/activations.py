@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 from torch.autograd import Function
 
-from ierf.axes import Channels
+from ierf.axes import isolated
 from ierf.rules.mode import Call, Rule
 from ierf.rules.primitives import Axes, Backward, inner, inverse_square, through
 from ierf.rules.sharing_ratio import sharing_ratio
@@ -70,25 +70,6 @@ def _shared(call: Call, v: Tensor, function: Callable[[Tensor], Tensor], node: N
     apart, axes = isolated(v, node.channels)
     a, _ = sharing_ratio(apart, lambda t: function(t.reshape(v.shape)).reshape(t.shape), axes, call.backward)
     return a.reshape(v.shape)
-
-
-def isolated(v: Tensor, channels: tuple[Channels, ...]) -> tuple[Tensor, tuple[int, ...]]:
-    """`v` with every axis that holds channels and something else split, and the axes of channels in it.
-
-    Where no axis holds channels, each number is a PFV of one.
-    """
-    size, axes = [], []
-    for i, n in enumerate(v.shape):
-        inside = [one for one in channels if one.axis == i]
-        left = n
-        for one in reversed(inside):
-            size += [left // (one.inner * one.size), one.size]
-            axes.append(len(size) - 1)
-            left = one.inner
-        size.append(left)
-    if not axes:
-        return v.unsqueeze(-1), (v.ndim,)
-    return v.reshape(size), tuple(axes)
 
 
 class _WrittenOut(Function):

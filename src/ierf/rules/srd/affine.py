@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ierf.axes import per_axis
+from ierf.axes import isolated, per_axis
 from ierf.operations import map_tensors, tensors_in
 from ierf.rules.bias import Affine, own_shift
 from ierf.rules.mode import Call, Rule, replaced
@@ -64,6 +64,8 @@ def steered(call: Call) -> Any:
 
 def joined(mode: BiasMode, call: Call) -> Any:
     """Several tensors in one: own gradient, and what the constants among them put in stays on its own PFV."""
+    if call.name == "stack" and mode != "drop":
+        return _stacked(call)
     if call.name in ("where", "masked_fill") and (v := written_out(call)) is not None:
         return v
     z = call.run()
@@ -72,7 +74,26 @@ def joined(mode: BiasMode, call: Call) -> Any:
     args, kwargs = map_tensors(partial(_silenced, call), (call.args, call.kwargs))
     args = tuple(0 if _is_value(call, i, value) else value for i, value in enumerate(args))
     activations = call.func(*args, **{k: 0 if k in ("value", "other") else v for k, v in kwargs.items()})
-    return own_shift(z, activations, (z - activations).detach().nan_to_num(0, 0, 0), call.axis_of(z), call.backward)
+    channels = call.channels_of(z)
+    (z_apart, axes), (apart, _) = isolated(z, channels), isolated(activations, channels)
+    shift = (z_apart - apart).detach().nan_to_num(0, 0, 0)
+    return own_shift(z_apart, apart, shift, axes, call.backward).reshape(z.shape)
+
+
+def _stacked(call: Call) -> Tensor:
+    """Constants in a stack lie beside an activation's positions, which get their relevance."""
+    x = call.activations()[0]
+    node = call.node_of(x)
+    assert node is not None
+
+    def beside(tensor: Tensor) -> Tensor:
+        if id(tensor) in call.tracked or not tensor.is_floating_point() or tensor.shape != x.shape:
+            return tensor
+        return own_shift(tensor, x, tensor, node.axis, call.backward)
+
+    args, kwargs = map_tensors(beside, (call.args, call.kwargs))
+    stacked: Tensor = call.func(*args, **kwargs)
+    return stacked
 
 
 def _has_constants(call: Call) -> bool:
