@@ -32,6 +32,8 @@ def channel_axis(
         return dim if axis == INDEXED_AWAY else axis + (dim <= axis)
     if name == "__getitem__":
         return _indexed_axis(args[1], parent, axis)
+    if name == "__setitem__" and len(args) == 3 and args[0] is not parent and axis >= 0:
+        return _written_axis(args[0], args[1], parent, axis)
     if axis == INDEXED_AWAY:
         return INDEXED_AWAY if output.shape == parent.shape else default_axis(output)
     if name in _ELEMENTWISE and output.ndim > parent.ndim:
@@ -62,6 +64,18 @@ class Channels(NamedTuple):
 
     def whole(self, tensor: Tensor) -> bool:
         return self.inner == 1 and self.size == tensor.shape[self.axis]
+
+    def apart(self, tensor: Tensor) -> bool:
+        """Whether no samples share the axis."""
+        return self.axis > 0 or self.whole(tensor)
+
+
+def selects_by_mask(name: str, args: tuple[Any, ...]) -> bool:
+    """Whether single numbers are picked by a mask, which leaves no axis as it was."""
+    if name != "__getitem__":
+        return name == "masked_select"
+    parts = args[1] if isinstance(args[1], tuple) else (args[1],)
+    return any(isinstance(part, Tensor) and part.dtype == torch.bool and part.ndim > 1 for part in parts)
 
 
 RESHAPES = frozenset("view reshape reshape_as view_as flatten unflatten ravel contiguous clone".split())
@@ -100,13 +114,17 @@ def channels_of(
 
 
 def isolated(v: Tensor, channels: tuple[Channels, ...]) -> tuple[Tensor, tuple[int, ...]]:
-    """`v` with every axis that holds channels and something else split, and the axes of channels in it.
+    """`v` with the axis split that holds channels and samples, and the axes of channels in it.
 
-    Where no axis holds channels, each number is a PFV of one.
+    Other axes that hold channels are channels as a whole. Where none does, each number is a PFV of one.
     """
-    size, axes = [], []
+    size: list[int] = []
+    axes: list[int] = []
     for i, n in enumerate(v.shape):
         inside = [one for one in channels if one.axis == i]
+        if inside and inside[0].apart(v):
+            axes.append(len(size))
+            inside = []
         left = n
         for one in reversed(inside):
             size += [left // (one.inner * one.size), one.size]
@@ -217,6 +235,14 @@ def _indexed_axis(index: Any, parent: Tensor, axis: int) -> int:
         if source > axis:
             return INDEXED_AWAY if isinstance(part, int) else target - (source - axis)
     return target + axis - source
+
+
+def _written_axis(target: Tensor, index: Any, value: Tensor, axis: int) -> int:
+    """Along which axis of a tensor the channels of a value run that is written to a part of it."""
+    part = target[index]
+    step, size = part.stride(axis + part.ndim - value.ndim), part.shape[axis + part.ndim - value.ndim]
+    found = [i for i in range(target.ndim) if target.stride(i) == step and target.shape[i] >= size]
+    return found[-1] if found else default_axis(target)
 
 
 def _moved_axis(parent: Tensor, axis: int, output: Tensor) -> int:

@@ -133,6 +133,8 @@ def unified(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: 
         kwargs = {key: value for key, value in kwargs.items() if key != "out"}
         if target is None:
             raise UnsupportedOperationError(f"{name!r} writes to several tensors by out=; let it return them")
+    if name == "view" and isinstance(args[-1], torch.dtype):
+        return Unified("view_as", partial(_as_type, args[-1]), args[:1], {}, None)
     if name == "__setitem__":
         func = _with_item
     elif name == "copy_":
@@ -148,6 +150,14 @@ def unified(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: 
         args, kwargs = _reordered(name, args, kwargs)
         func = getattr(F, name)
     return Unified(name, func, args, kwargs, target)
+
+
+def _as_type(dtype: torch.dtype, x: Tensor) -> Tensor:
+    if dtype != x.dtype:
+        raise UnsupportedOperationError(
+            f"the bits of {x.dtype} are read as {dtype} by view(), which no rule can follow"
+        )
+    return x.view_as(x)
 
 
 def _with_item(x: Tensor, index: Any, value: Any) -> Tensor:

@@ -21,12 +21,8 @@ from ierf.rules import AttnLRPRules, Backward, SRDRules, Tape, as_cotangent, as_
 Rules = SRDRules | AttnLRPRules
 _CONVOLVING = CONVOLUTIONS | TRANSPOSED
 _AFFINE = ("linear", "addmm", "matmul", "einsum", "tensordot", *_CONVOLVING)
-_NO_FEATURES = (
-    RESHAPES
-    | frozenset("permute transpose movedim swapaxes mT T mean sum amax amin max min logsumexp".split())
-    | frozenset(f"adaptive_{kind}_pool{n}d" for kind in ("avg", "max") for n in (1, 2, 3))
-    | frozenset(f"adaptive_max_pool{n}d_with_indices" for n in (1, 2, 3))
-)
+_REARRANGEMENTS = RESHAPES | frozenset("permute transpose movedim moveaxis swapaxes mT T".split())
+_REDUCTIONS = frozenset("mean sum amax amin max min logsumexp".split())
 _PICKING = ("__getitem__", "select", "narrow", "gather", "index_select", "take_along_dim")
 
 
@@ -85,18 +81,25 @@ class RecordedPass:
             return self.layer(self.encoder_layer)
         nodes, cuts = self.tape.nodes, self.tape.cuts()
         last = max((k for k in range(len(nodes)) if nodes[k].operation in _AFFINE), default=0)
-        maps = [k for k in cuts[1:] if k < last and nodes[k].positions > 1 and nodes[k].operation not in _NO_FEATURES]
+        maps = [k for k in cuts[1:] if k < last and nodes[k].positions > 1 and self._has_features(k)]
         grids = {k: grid for k in maps if (grid := self.grid(k)) is not None}
         if grids:
             last_tokens, grid = max(grids.items())
             convolved = next((k for k in range(last_tokens + 1, last) if nodes[k].operation in _CONVOLVING), last)
-            maps = [k for k in maps if not last_tokens < k < convolved or grid.is_shape_of(nodes[k].map_shape)]
+            inside = [k for k in maps if last_tokens < k < convolved and not nodes[k].plain]
+            maps = [k for k in maps if k not in inside or grid.is_shape_of(nodes[k].map_shape)]
         if not maps:
             raise IerfError(
                 "found no feature map with more than one position between the pixels and the logits; "
                 "name the encoder's last layer with encoder="
             )
         return maps[-1]
+
+    def _has_features(self, node: int) -> bool:
+        """Whether a node is a map of its own: not one rearranged, nor pooled along some of the picture's axes."""
+        entry, axes = self.tape.nodes[node], len(self.tape.nodes[0].map_shape)
+        pooled = entry.operation in _REDUCTIONS and len(entry.map_shape) < axes
+        return not pooled and entry.operation not in _REARRANGEMENTS and not entry.operation.startswith("adaptive")
 
     @cached_property
     def low(self) -> int:

@@ -43,8 +43,14 @@ class Forward:
 
     def __call__(self, images: Float[Tensor, "N C H W"]) -> Tensor:
         """The plain pass; a network that changes its input in place changes a copy."""
-        with PlainPass(self.dtype):
-            return self._run(images.clone())
+        try:
+            with PlainPass(self.dtype):
+                return self._run(images.clone())
+        except RuntimeError as error:
+            if any(word in str(error) for word in ("inplace", "in-place", "out=...")):
+                reason = " ".join(str(error).split()).partition(". ")[0]
+                raise IerfError(f"torch cannot differentiate what this network does in place: {reason}") from error
+            raise
 
     def recorded(self, images: Float[Tensor, "N C H W"]) -> Tensor:
         """The same under a function mode, which writes nothing in place."""

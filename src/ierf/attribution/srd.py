@@ -43,7 +43,8 @@ class SRDPass(RecordedPass):
         if centred:
             weights = weights - weights.sum(1, keepdim=True) / logits.shape[1]
         gradient = self.slope(weights)
-        if self.grid(self.encoder) is None and not self.reads_positions:
+        tokens = entry.axis > 1 and self.grid(self.encoder) is not None
+        if not tokens and not self.reads_positions:
             gradient = gradient.mean([i for i in range(gradient.ndim) if i not in (0, entry.axis)], keepdim=True)
         phi = as_relevance(gradient, self.pfvs(self.encoder), entry.axis)
         return phi.clamp_min(0) if centred and head == "clamped" else phi

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from ierf.operations import CONVOLUTIONS, LAYERS, operation_name
+from ierf.operations import CONVOLUTIONS, TRANSPOSED, operation_name, tensors_in
 
 _FEW = 4
 """Pictures have at most this many channels where nothing else tells them from rows and columns."""
@@ -39,7 +39,10 @@ def _guessed(shape: tuple[int, ...]) -> int:
     return few[0] + 1 if few else 1
 
 
-_PRODUCTS = frozenset(["matmul", "einsum", "tensordot"])
+_POOLINGS = frozenset(f"{kind}_pool{n}d" for kind in ("max", "avg", "adaptive_avg", "adaptive_max") for n in (1, 2, 3))
+_NORMS = frozenset(["batch_norm", "group_norm", "instance_norm"])
+_FIRST = CONVOLUTIONS | TRANSPOSED | _POOLINGS | _NORMS | {"linear", "addmm", "matmul", "einsum", "tensordot"}
+"""What a pass is followed to. All but the last few say where the channels of their input are."""
 
 
 class _FirstLayer(Exception):  # noqa: N818
@@ -51,25 +54,34 @@ class _FirstLayer(Exception):  # noqa: N818
 
 
 class _UntilFirstLayer(TorchFunctionMode):
+    def __init__(self, pixels: Tensor) -> None:
+        super().__init__()
+        self._of_pixels = {id(pixels): pixels}
+
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         name, kwargs = operation_name(func), kwargs or {}
-        entered = args[0] if args else kwargs.get("input")
-        if name in LAYERS | _PRODUCTS and isinstance(entered, Tensor) and entered.requires_grad:
+        entered = next((t for t in tensors_in(args, kwargs) if id(t) in self._of_pixels), None)
+        if name in _FIRST and entered is not None:
             raise _FirstLayer(entered, name)
-        return func(*args, **kwargs)
+        output = func(*args, **kwargs)
+        if entered is not None:
+            self._of_pixels |= {id(t): t for t in tensors_in(output)}
+        return output
 
 
 def _followed(forward: Callable[[Tensor], Any], x: Tensor) -> int | None:
     pixels = x.detach().clone().requires_grad_()
     try:
-        with torch.enable_grad(), _UntilFirstLayer():
+        with torch.enable_grad(), _UntilFirstLayer(pixels):
             forward(pixels)
     except _FirstLayer as first:
-        if first.operation in CONVOLUTIONS:
+        behind = 0 if first.operation not in CONVOLUTIONS | TRANSPOSED | _POOLINGS else int(first.operation[-2])
+        channels = first.entered.ndim - 1 - behind if behind else 1
+        if behind or first.operation in _NORMS:
             with suppress(RuntimeError):  # torch cannot go back through what the network does in place
-                return _origin(first.entered, first.entered.ndim - 1 - int(first.operation[-2]), pixels)
+                return _origin(first.entered, channels, pixels)
     except Exception:  # the pass itself will say what is wrong with the network
         return None
     return None

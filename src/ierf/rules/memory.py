@@ -105,6 +105,12 @@ def axis_along(tensor: Tensor, step: int) -> int | None:
     return found[0] if len(found) == 1 else None
 
 
+def axis_across(tensor: Tensor, written: Geometry) -> int | None:
+    """The one axis of `tensor` that a written part, of which one index was taken, does not have."""
+    found = [i for i in range(1, tensor.ndim) if tensor.stride(i) not in written.stride and tensor.shape[i] > 1]
+    return found[0] if len(found) == 1 else None
+
+
 def address(tensor: Tensor) -> int:
     """Of the storage. 0: of no use (no elements, no values)."""
     return tensor.untyped_storage().data_ptr()

@@ -16,13 +16,22 @@ from torch.nn.modules import module as torch_module
 from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointFunction
 
-from ierf.axes import INDEXED_AWAY, RESHAPES, Channels, channel_axis, channels_of, default_axis
+from ierf.axes import (
+    INDEXED_AWAY,
+    RESHAPES,
+    Channels,
+    channel_axis,
+    channels_of,
+    default_axis,
+    selects_by_mask,
+)
 from ierf.errors import IerfError, UnsupportedOperationError
 from ierf.operations import (
     ACTIVATIONS,
     BOUNDED,
     COMPOSED,
     INVERSES,
+    LAYERS,
     LINEAR,
     SIZES,
     Unified,
@@ -35,7 +44,7 @@ from ierf.operations import (
 )
 from ierf.rules.bias import Affine
 from ierf.rules.hidden import HiddenPaths, refusal
-from ierf.rules.memory import Geometry, Meaning, Memories, Memory, address, axis_along, overlay
+from ierf.rules.memory import Geometry, Meaning, Memories, Memory, address, axis_across, axis_along, overlay
 from ierf.rules.primitives import Backward, Place, constant, metered
 from ierf.rules.tape import Made, Node, Tape
 from ierf.rules.verification import Trace, Value, Witness, forget, kind_of, verified, verify
@@ -425,7 +434,10 @@ class RuleMode(TorchFunctionMode):
         if not tracked:
             return read(*values)
         written, k = next((shown, k) for shown, k in reversed(parts) if isinstance(k, int))
-        along = axis_along(tensor, written.stride[self.tape.nodes[k].axis])
+        entry = self.tape.nodes[k]
+        place = entry.channels[0] if entry.channels else Channels(entry.axis, 1, 1)
+        step = written.stride[place.axis] * place.inner
+        along = axis_across(tensor, written) if entry.channel_taken else axis_along(tensor, step)
         axis = along if known is None else self.tape.nodes[known].axis
         output = self._perform("__setitem__", read, tuple(values), {}, tracked, axis)
         return self._index[id(output)]
@@ -476,6 +488,12 @@ class RuleMode(TorchFunctionMode):
             axis = self._axis_before(sources[0], tensor)
         if axis is None:
             axis = channel_axis(call.name, call.args, call.kwargs, parent, known, tensor)
+        if given is None:
+            channels = channels_of(call.name, call.args, call.kwargs, parent, channels, tensor, axis)
+            if call.name in RESHAPES:
+                axis = next((one.axis for one in channels if one.axis > 0), axis)
+        else:
+            channels = (Channels(given, 1, tensor.shape[given]),)
         return Node(
             tensor,
             call.place,
@@ -489,9 +507,8 @@ class RuleMode(TorchFunctionMode):
             call.whole,
             constant=call.constant or all(self.tape.nodes[k].constant for k in sources),
             channel_taken=axis == INDEXED_AWAY,
-            channels=(Channels(given, 1, tensor.shape[given]),)
-            if given is not None
-            else channels_of(call.name, call.args, call.kwargs, parent, channels, tensor, axis),
+            channels=channels,
+            lost=call.name not in LAYERS and (main.lost or selects_by_mask(call.name, call.args)),
             masked=bool(call.masks()),
         )
 

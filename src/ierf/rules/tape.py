@@ -54,13 +54,15 @@ class Node:
     """Whether one channel was indexed out, so that `axis` is only a guess."""
     channels: tuple[Channels, ...] = ()
     """All places of the channels, where heads or a reshape have put them into other axes than `axis` alone."""
+    lost: bool = False
+    """Whether a mask has chosen among channels, so that no axis holds them."""
     masked: bool = False
     """Whether a comparison decided on it."""
 
     @property
     def plain(self) -> bool:
-        """Whether its channels are one whole axis, and nothing else."""
-        return len(self.channels) == 1 and self.channels[0] == (self.axis, 1, self.tensor.shape[self.axis])
+        """Whether its channels are in one axis. What a reshape has put beside them there counts as channels."""
+        return len(self.channels) == 1 and self.channels[0].axis == self.axis and self.channels[0].apart(self.tensor)
 
     @property
     def open(self) -> bool:

@@ -9,7 +9,7 @@ from torch.autograd import Function
 
 from ierf.axes import isolated
 from ierf.rules.mode import Call, Rule
-from ierf.rules.primitives import Axes, Backward, inner, inverse_square, through
+from ierf.rules.primitives import Axes, Backward, inner, inverse_square, through, unruled
 from ierf.rules.sharing_ratio import sharing_ratio
 from ierf.rules.tape import Node
 from ierf.rules.written_out import argument_of
@@ -53,7 +53,7 @@ def written_out(call: Call) -> Tensor | None:
     if len(call.nodes) + len(call.masks()) + len(call.activations()) < 3 or (v := argument_of(call)) is None:
         return None
     node, z = call.node_of(v), call.run()
-    if node is None or z.shape != v.shape:
+    if node is None or node.lost or z.shape != v.shape:
         return None
     if node.plain:
         call.scalar = True
@@ -63,6 +63,10 @@ def written_out(call: Call) -> Tensor | None:
 
 
 def _shared(call: Call, v: Tensor, function: Callable[[Tensor], Tensor], node: Node) -> Any:
+    if node.lost:
+        return unruled(
+            call.run(), call.backward, call.place, "a mask has mixed the channels before it: use torch.where"
+        )
     if node.plain:
         call.scalar = True
         a, call.port = sharing_ratio(v, function, node.axis, call.backward)
