@@ -31,7 +31,7 @@ from ierf.rules.attnlrp.products import addcmul, elementwise_product, product, s
 from ierf.rules.mode import Call, Rule
 from ierf.rules.srd.affine import addmm, convolution, linear, steered
 from ierf.rules.srd.norms import batch_norm, normalize, rms_norm
-from ierf.rules.srd.products import quotient
+from ierf.rules.srd.products import with_constant_denominator
 from ierf.rules.unknown import UNKNOWN, Unknown, fallback
 
 Attention = Literal["lrp", "cp"]
@@ -85,7 +85,7 @@ class AttnLRPRules:
                 "matmul": product,
                 "einsum": product,
                 "addcmul": addcmul,
-                "div": partial(quotient, self.fallback),
+                "div": partial(with_constant_denominator, self.fallback),
                 "softmax": partial(attention_weights, self.attention),
                 "scaled_dot_product_attention": partial(attention_product, self.attention),
             }

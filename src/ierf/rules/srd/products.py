@@ -33,9 +33,13 @@ def gates_among(call: Call, factors: list[Tensor]) -> list[Tensor]:
 
 
 def quotient(fallback: Rule, call: Call) -> Any:
+    """An activation function that is written out, `x / (1 + exp(−x))`; else a denominator is a constant."""
+    v = written_out(call)
+    return with_constant_denominator(fallback, call) if v is None else v
+
+
+def with_constant_denominator(fallback: Rule, call: Call) -> Any:
     """A denominator computed from the picture is a constant."""
-    if (v := written_out(call)) is not None:
-        return v
     x, by = call.args[0], call.argument(1, "other")
     if call.node_of(by) is None:
         return call.run()
