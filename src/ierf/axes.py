@@ -26,7 +26,7 @@ def channel_axis(
     if name == "tensordot":
         return _contracted_axis(args, kwargs, parent, axis, output)
     if name in ("permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "T", "mT"):
-        return _moved_axis(parent, axis, output)
+        return _moved_axis(name, args, kwargs, parent, axis)
     if name in ("unsqueeze", "stack"):
         dim = _dimension(args[1:], kwargs, 0) % output.ndim
         return dim if axis == INDEXED_AWAY else axis + (dim <= axis)
@@ -87,19 +87,22 @@ def channels_of(
     kwargs: dict[str, Any],
     parent: Tensor,
     channels: tuple[Channels, ...],
+    before: int,
     output: Tensor,
     axis: int,
 ) -> tuple[Channels, ...]:
     """All places that hold the channels of an operation's output, given those of its first activation.
 
     Heads split them over two axes, a reshape may put them into one axis with positions or samples. Empty: not known,
-    or indexed away. `axis`: what `channel_axis` says of the output.
+    or indexed away. `before`, `axis`: what `channel_axis` says of the activation and of the output.
     """
     if not channels:
         return () if axis == INDEXED_AWAY else (Channels(axis, 1, output.shape[axis]),)
     if name in RESHAPES and output.numel() == parent.numel():
-        return _reshaped_channels(parent, channels, output)
-    if name in ("linear", "conv1d", "conv2d", "conv3d") or (len(channels) == 1 and channels[0].whole(parent)):
+        found = _reshaped_channels(parent, channels, output)
+        return found or ((Channels(axis, 1, output.shape[axis]),) if axis > 0 else ())
+    alone = len(channels) == 1 and channels[0].whole(parent) and channels[0].axis == before
+    if alone or name in ("linear", "conv1d", "conv2d", "conv3d"):
         return () if axis == INDEXED_AWAY else (Channels(axis, 1, output.shape[axis]),)
     moved = []
     for one in channels:
@@ -211,16 +214,17 @@ def _dimension(rest: tuple[Any, ...], kwargs: dict[str, Any], default: int) -> i
 
 
 def _indexed_axis(index: Any, parent: Tensor, axis: int) -> int:
-    """Where an axis goes under `x[index]` with integers, slices, None and Ellipsis, or masks of several axes."""
+    """Where an axis goes under `x[index]` with integers, slices, None and Ellipsis, or masks of several axes.
+
+    An axis that is indexed away, or was, is found again in one that is inserted.
+    """
     parts = index if isinstance(index, tuple) else (index,)
-    if axis == INDEXED_AWAY:
-        inserted = [i for i, part in enumerate(parts) if part is None]
-        return inserted[0] if inserted and not any(part is Ellipsis for part in parts) else INDEXED_AWAY
     used = sum(part is not None and part is not Ellipsis for part in parts)
     source = target = 0
+    inserted = INDEXED_AWAY
     for part in parts:
         if part is None:
-            target += 1
+            inserted, target = target, target + 1
         elif part is Ellipsis:
             skipped = parent.ndim - used
             source, target = source + skipped, target + skipped
@@ -228,13 +232,13 @@ def _indexed_axis(index: Any, parent: Tensor, axis: int) -> int:
             source += 1
         elif isinstance(part, Tensor) and part.dtype == torch.bool:
             if source <= axis < source + part.ndim:
-                return INDEXED_AWAY
+                return inserted
             source, target = source + part.ndim, target + 1
         else:
             source, target = source + 1, target + 1
-        if source > axis:
-            return INDEXED_AWAY if isinstance(part, int) else target - (source - axis)
-    return target + axis - source
+        if source > axis >= 0:
+            return inserted if isinstance(part, int) else target - (source - axis)
+    return inserted if axis == INDEXED_AWAY else target + axis - source
 
 
 def _written_axis(target: Tensor, index: Any, value: Tensor, axis: int) -> int:
@@ -245,11 +249,23 @@ def _written_axis(target: Tensor, index: Any, value: Tensor, axis: int) -> int:
     return found[-1] if found else default_axis(target)
 
 
-def _moved_axis(parent: Tensor, axis: int, output: Tensor) -> int:
-    """A permuted view keeps its strides, which identify the axis wherever sizes do not."""
-    wanted = (parent.shape[axis], parent.stride(axis))
-    candidates = [i for i in range(output.ndim) if (output.shape[i], output.stride(i)) == wanted]
-    return candidates[0] if candidates else default_axis(output)
+def _moved_axis(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], parent: Tensor, axis: int) -> int:
+    """Where an axis goes, told by its size in a tensor without values whose axes all differ."""
+    if axis == INDEXED_AWAY:
+        return INDEXED_AWAY
+    sizes = torch.empty(tuple(range(2, 2 + parent.ndim)), device="meta")
+    if name in ("T", "mT"):
+        moved = getattr(sizes, name)
+    else:
+        moved = (
+            getattr(torch, name)(sizes, *args[1:], **kwargs) if name != "permute" else _permuted(sizes, args, kwargs)
+        )
+    return int(moved.shape.index(axis + 2))
+
+
+def _permuted(x: Tensor, *args: Any, dims: tuple[int, ...] = ()) -> Tensor:
+    """`torch.permute`, or the method, which takes the axes one by one as well."""
+    return x.permute(*(args or dims))
 
 
 def _reshaped_axis(parent: Tensor, axis: int, output: Tensor) -> int:

@@ -127,7 +127,9 @@ def written_to(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwarg
 
 def unified(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Unified:
     """The same call without its writing. Raises `UnsupportedOperationError` for one that has no such form."""
-    target = written_to(name, func, args, kwargs)
+    target, native = written_to(name, func, args, kwargs), not isinstance(func, FunctionType)
+    if isinstance(func, torch._ops.OpOverload) and not in_place(name):
+        func = next((found for home in (F, torch, Tensor) if (found := getattr(home, name, None)) is not None), func)
     args, kwargs, _ = without_inplace_flag(func, args, kwargs)
     if kwargs.get("out") is not None:
         kwargs = {key: value for key, value in kwargs.items() if key != "out"}
@@ -146,7 +148,7 @@ def unified(name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: 
         return Unified("copy", partial(_copied, target), (torch.zeros((), device=args[0].device),), {}, target)
     elif in_place(name):
         func, name = out_of_place(name), name[:-1]
-    if name in _NATIVE_ORDER and not isinstance(func, FunctionType):
+    if name in _NATIVE_ORDER and native:
         args, kwargs = _reordered(name, args, kwargs)
         func = getattr(F, name)
     return Unified(name, func, args, kwargs, target)

@@ -152,7 +152,7 @@ class Call:
         node = self.tape.nodes[self.tracked[id(main)]]
         known = INDEXED_AWAY if node.channel_taken else node.axis
         axis = channel_axis(self.name, self.args, self.kwargs, main, known, output)
-        return channels_of(self.name, self.args, self.kwargs, main, node.channels, output, axis)
+        return channels_of(self.name, self.args, self.kwargs, main, node.channels, node.axis, output, axis)
 
     def given(self, *names: str) -> dict[str, Any]:
         """The arguments by name, however they were passed; `names` are the function's first parameters."""
@@ -489,7 +489,7 @@ class RuleMode(TorchFunctionMode):
         if axis is None:
             axis = channel_axis(call.name, call.args, call.kwargs, parent, known, tensor)
         if given is None:
-            channels = channels_of(call.name, call.args, call.kwargs, parent, channels, tensor, axis)
+            channels = channels_of(call.name, call.args, call.kwargs, parent, channels, main.axis, tensor, axis)
             if call.name in RESHAPES:
                 axis = next((one.axis for one in channels if one.axis > 0), axis)
         else:
@@ -619,7 +619,7 @@ def _trace_plain(net: nn.Module, x: Tensor, plain: Callable[[Tensor], Tensor]) -
     witness = Witness(_METADATA | _VALUES | {"__iter__"}, lambda: next((m for m in reversed(running) if m), ""))
     with _named_modules(net, running.append, lambda output: running.pop()), torch.no_grad(), witness:
         plain(x.detach())
-    return witness.trace
+    return witness.trace[1:] if witness.trace[:1] and witness.trace[0].operation == "clone" else witness.trace
 
 
 def _run(mode: RuleMode, net: nn.Module, x: Tensor, forward: Callable[[Tensor], Tensor]) -> None:
