@@ -11,22 +11,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from concept_graphs import graph
 from PIL import Image
+from support.concept_graphs import graph
 
 from ierf.errors import IerfError
-from ierf.graph.files.neuronpedia import to_neuronpedia
-from ierf.graph.picture.thumbnails import lossless
-from ierf.graph.picture.words import left_out
-from ierf.graph.structure.cells import Cells
-from ierf.graph.structure.concept_graph import ConceptGraph
-from ierf.graph.structure.facts import ConceptFacts
+from ierf.graph import Cells, ConceptFacts, ConceptGraph, left_out, png, to_neuronpedia
 
 
 def _illustrated() -> ConceptGraph:
     whole = graph().pruned(0.9)
     random = np.random.default_rng(0)
-    photo = lossless(Image.fromarray(random.integers(0, 256, (32, 32, 3), dtype=np.uint8)))
+    photo = png(Image.fromarray(random.integers(0, 256, (32, 32, 3), dtype=np.uint8)))
     cells = Cells.of(torch.randn(8, 8, generator=torch.Generator().manual_seed(0)))
     facts = ConceptFacts(0.25, 1.5, 0.125, (("tabby", 0.75),), ((3, 0.5),), (0.75, 0.5, 0.25))
     nodes = tuple(

@@ -1,22 +1,37 @@
-"""A concept graph as one SVG picture: rows of cards with pictures, edges by influence, light and dark."""
+"""A concept graph as one SVG picture: rows of cards with pictures, edges by influence, light and dark (VI, Fig. 9)."""
 
-from collections.abc import Iterator
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
+from io import BytesIO
 
+import numpy as np
 from PIL import Image
 
-from ierf.graph.picture.layout import CARD, Layout, lay_out
-from ierf.graph.picture.thumbnails import located, mosaic, uri
-from ierf.graph.picture.words import off_the_map, percent
-from ierf.graph.structure.concept_graph import ConceptGraph
-from ierf.graph.structure.edge import SIGNIFICANT, Edge
-from ierf.graph.structure.node import LOGITS, Node
+from ierf.graph.concept_graph import ConceptGraph
+from ierf.graph.elements import LOGITS, SIGNIFICANT, Cells, Edge, Node
+from ierf.store.pictures import lit
+
+CARD = (156, 108)
+"""Width and height of a node's card."""
+GAP = 18
+ROW = 212
+"""From one row's top to the next one's."""
+MARGIN = 168
+"""On the left, for the layers' names."""
+TOP = 24
 
 PICTURE = 68
 """Side of a picture on a card."""
 _INSET = 7
 _WIDEST = 6.0
 _CLASS_COLOURS = 4
+
+THUMBNAIL = 128
+"""Pixels of a thumbnail: about twice as many as it is drawn with."""
+
+_LEAST_SHARE = 0.01
 
 
 def svg(graph: ConceptGraph) -> str:
@@ -30,6 +45,47 @@ def svg(graph: ConceptGraph) -> str:
         f"<style>{_STYLE}</style>\n"
         f'<rect class="paper" width="{where.width:g}" height="{where.height:g}"/>\n{body}\n</svg>\n'
     )
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The upper left corner of every node's card, and the size of the whole."""
+
+    corners: Mapping[str, tuple[float, float]]
+    rows: Mapping[str, float]
+    """The top of each layer's row."""
+    width: float
+    height: float
+
+
+def lay_out(graph: ConceptGraph) -> Layout:
+    """Rows centred; in each, nodes stand near the middle of what they lead to, residuals at the right end."""
+    layers = [LOGITS, *reversed(graph.layers)]
+    rows = [list(graph.row(layer)) for layer in layers]
+    widest = max((len(row) for row in rows), default=1)
+    width = MARGIN + max(1, widest) * (CARD[0] + GAP) + GAP
+    middle: dict[str, float] = {}
+    corners: dict[str, tuple[float, float]] = {}
+    for i, row in enumerate(rows):
+        ordered = _ordered(row, graph, middle)
+        left = MARGIN + (width - MARGIN - len(row) * (CARD[0] + GAP) + GAP) / 2
+        for j, node in enumerate(ordered):
+            x = left + j * (CARD[0] + GAP)
+            corners[node.id] = (x, TOP + i * ROW)
+            middle[node.id] = x + CARD[0] / 2
+    tops = {layer: float(TOP + i * ROW) for i, layer in enumerate(layers)}
+    return Layout(corners, tops, float(width), float(TOP + (len(layers) - 1) * ROW + CARD[1] + TOP))
+
+
+def _ordered(row: Sequence[Node], graph: ConceptGraph, middle: Mapping[str, float]) -> list[Node]:
+    """By the mean place of the nodes that each leads to, weighted by the edges."""
+
+    def place(node: Node) -> tuple[bool, float]:
+        out = [(edge.weight, middle[edge.target]) for edge in graph.edges if edge.source == node.id]
+        total = sum(weight for weight, _ in out)
+        return node.kind == "residual", sum(weight * x for weight, x in out) / total if total else 0.0
+
+    return sorted(row, key=place)
 
 
 def _rows(graph: ConceptGraph, where: Layout) -> Iterator[str]:
@@ -134,6 +190,71 @@ def _footer(graph: ConceptGraph, node: Node, label: str) -> str:
     below = f'<text class="soft small" x="{_INSET}" y="100">{escape(beside)}</text>' if beside else ""
     name = f'<text class="soft" x="{_INSET}" y="{89 if beside else 94}">{escape(label)}</text>'
     return "".join((name, below, *bars, axis))
+
+
+def percent(share: float) -> str:
+    """ "12 %", "0.4 %", "< 0.1 %"."""
+    if 0 < share < 0.001:
+        return "< 0.1 %"
+    return f"{100 * share:.0f} %" if share >= 0.0095 or not share else f"{100 * share:.1f} %"
+
+
+def off_the_map(node: Node) -> str:
+    """ "83 % prefix tokens": how much of a node no map can show; empty where that is less than 1 %."""
+    return f"{percent(node.prefix_share)} prefix tokens" if node.prefix_share >= _LEAST_SHARE else ""
+
+
+def mosaic(exemplars: tuple[bytes, ...]) -> Image.Image | None:
+    """The first four exemplars in a square; None where there are none."""
+    if not exemplars:
+        return None
+    half, sheet = THUMBNAIL // 2, Image.new("RGB", (THUMBNAIL, THUMBNAIL), "#808080")
+    for i, content in enumerate(exemplars[:4]):
+        sheet.paste(opened(content).resize((half - 1, half - 1)), (i % 2 * (half + 1), i // 2 * (half + 1)))
+    return sheet
+
+
+def located(view: bytes, node: Node) -> Image.Image | None:
+    """The photograph, bright where the node's concept is (`u_pq`); None without a photograph or a map."""
+    return _lit(view, node.map)
+
+
+def caused(view: bytes, node: Node) -> Image.Image | None:
+    """The photograph, bright at the pixels that caused the concept: the node's iERF."""
+    return _lit(view, node.ierf)
+
+
+def opened(content: bytes) -> Image.Image:
+    """An encoded picture."""
+    with Image.open(BytesIO(content)) as picture:
+        return picture.convert("RGB")
+
+
+def jpeg(picture: Image.Image) -> bytes:
+    """A thumbnail as a JPEG file."""
+    content = BytesIO()
+    picture.save(content, "JPEG", quality=85)
+    return content.getvalue()
+
+
+def png(picture: Image.Image) -> bytes:
+    """A picture as a PNG file."""
+    content = BytesIO()
+    picture.save(content, "PNG")
+    return content.getvalue()
+
+
+def uri(picture: Image.Image) -> str:
+    """A thumbnail inside a page."""
+    return f"data:image/jpeg;base64,{b64encode(jpeg(picture)).decode()}"
+
+
+def _lit(view: bytes, cells: Cells | None) -> Image.Image | None:
+    if not view or cells is None:
+        return None
+    values: np.ndarray = cells.tensor().numpy()
+    photo = opened(view).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BICUBIC)
+    return lit(photo, -values if values.sum() < 0 else values)
 
 
 _STYLE = """
