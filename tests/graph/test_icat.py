@@ -346,6 +346,15 @@ def test_mistakes_are_named(net: Small) -> None:
         icat(net, t["x"].expand(2, -1, -1, -1), "a", "b", **given(t))
     with pytest.raises(IerfError, match="classes 0 to 2"):
         icat(net, t["x"], "a", source_atoms=t["V"], source_codes=t["U"], classes=[3])
+    with pytest.raises(UnknownNameError, match="score 'cosine'"):
+        icat(net, t["x"], "a", "b", **given(t), score="cosine")
+    with pytest.raises(IerfError, match="leave target_codes out"):
+        icat(net, t["x"], "a", "b", **given(t), score="projection")
+
+
+def test_the_old_name_of_the_objective_says_the_new_one() -> None:
+    with pytest.warns(DeprecationWarning, match="LayerObjective"):
+        assert ierf.graph.Question is LayerObjective
 
 
 def test_memory_follows_the_active_concepts(net: Small) -> None:

@@ -2,7 +2,11 @@
 
 from dataclasses import replace
 
-from ierf.graph import LOGITS, RESIDUAL, ConceptGraph, Edge, LayerAccount, Node
+import numpy as np
+import torch
+from PIL import Image
+
+from ierf.graph import LOGITS, RESIDUAL, Cells, ConceptFacts, ConceptGraph, Edge, LayerAccount, Node, png
 
 SHARES = {
     ("b/0", "logits/3"): 0.5,
@@ -38,6 +42,21 @@ def graph() -> ConceptGraph:
         LayerAccount(layer, 16, 6.0, 2.5, 0.2, 1e-3, 1e-2, (3.9, 2.9), (0.8, 0.6), 0.0, 0.0) for layer in ("a", "b")
     )
     return ConceptGraph("net", "photo", 1, ("a", "b"), tuple(nodes), tuple(edges), accounts, {"steps": 4})
+
+
+def illustrated() -> ConceptGraph:
+    """The same with maps of nodes and edges, exemplars, facts and a photograph."""
+    whole = graph().pruned(0.9)
+    random = np.random.default_rng(0)
+    photo = png(Image.fromarray(random.integers(0, 256, (32, 32, 3), dtype=np.uint8)))
+    cells = Cells.of(torch.randn(8, 8, generator=torch.Generator().manual_seed(0)))
+    facts = ConceptFacts(0.25, 1.5, 0.125, (("tabby", 0.75),), ((3, 0.5),), (0.75, 0.5, 0.25))
+    nodes = tuple(
+        replace(node, map=cells, ierf=cells, exemplars=(photo,) * 3, facts=facts) if node.kind == "concept" else node
+        for node in whole.nodes
+    )
+    edges = tuple(edge if edge.source.endswith("residual") else replace(edge, map=cells) for edge in whole.edges)
+    return replace(whole, nodes=nodes, edges=edges, view=photo)
 
 
 def without(whole: ConceptGraph, name: str) -> ConceptGraph:

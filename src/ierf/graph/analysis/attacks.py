@@ -24,7 +24,7 @@ from ierf.model.images import ImageLike, as_image
 
 ATTACKS = ("fgsm", "pgd")
 EPSILON = 4.0
-STEPS = 20
+PGD_STEPS = 20
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def attack(
     target: str | int | None = None,
     method: str = "pgd",
     epsilon: float = EPSILON,
-    steps: int = STEPS,
+    steps: int = PGD_STEPS,
 ) -> Adversarial:
     """Change a photograph by at most `epsilon` (of 255) at every pixel so that the network names `target`.
 

@@ -17,12 +17,11 @@ from ierf.graph.building.encoding import values_of
 from ierf.graph.concept_graph import ConceptGraph
 from ierf.graph.influence.layer_objective import Reconstruction
 from ierf.graph.influence.scores import cosines, projections
-from ierf.model import VisionModel, as_vision_model, evaluating
-from ierf.model.capture import Replacement, patched
+from ierf.model import VisionModel, as_vision_model, evaluating, patched
+from ierf.model.capture import Replacement
 
 if TYPE_CHECKING:
-    from ierf.concepts import ConceptBank
-    from ierf.concepts.layer_concepts import LayerConcepts
+    from ierf.concepts import ConceptBank, LayerConcepts
 
 
 Strength = Callable[[Float[Tensor, "B P C"]], Float[Tensor, "B T"]]

@@ -15,14 +15,12 @@ from ierf.concepts import lasso
 from ierf.errors import IerfError
 from ierf.graph.influence.layer_objective import Reconstruction
 from ierf.graph.picture.drawing import png
-from ierf.model import VisionModel
-from ierf.model.capture import capture
+from ierf.model import VisionModel, capture
 from ierf.model.following import Values
 from ierf.model.images import ImageLike
 
 if TYPE_CHECKING:
-    from ierf.concepts import ConceptBank
-    from ierf.concepts.layer_concepts import LayerConcepts
+    from ierf.concepts import ConceptBank, LayerConcepts
 
 
 Photographs = Tensor | ImageLike | Sequence[ImageLike]

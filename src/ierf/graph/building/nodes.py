@@ -26,7 +26,7 @@ TOP = 5
 """Nodes for each class."""
 SHARED = 3
 """Nodes for all classes together."""
-EXEMPLARS = 10
+_EXEMPLARS = 10
 _CLASSES = 6
 _NEAREST = 5
 _AT_ONCE = 16
@@ -136,7 +136,7 @@ def with_pictures(
         concepts = [node for node in graph.row(layer) if node.kind == "concept"]
         for node in concepts:
             nodes[node.id] = replace(
-                node, exemplars=exemplars(bank, layer, node.index), facts=facts(bank, layer, node.index)
+                node, exemplars=_exemplars(bank, layer, node.index), facts=_facts(bank, layer, node.index)
             )
         if encoded is not None and concepts:
             for node, *cells in _grounded(model, photos.x(0), encoded[layer], concepts):
@@ -144,14 +144,14 @@ def with_pictures(
     return replace(graph, nodes=tuple(nodes.values()))
 
 
-def exemplars(bank: "ConceptBank", layer: str, concept: int) -> tuple[bytes, ...]:
+def _exemplars(bank: "ConceptBank", layer: str, concept: int) -> tuple[bytes, ...]:
     """The parts of photographs that are nearest to a concept; none where bank and store have no pictures."""
     with suppress(IerfError):
-        return tuple(map(jpeg, bank.exemplar_pictures(layer, concept, EXEMPLARS)))
+        return tuple(map(jpeg, bank.exemplar_pictures(layer, concept, _EXEMPLARS)))
     return ()
 
 
-def facts(bank: "ConceptBank", layer: str, concept: int) -> ConceptFacts:
+def _facts(bank: "ConceptBank", layer: str, concept: int) -> ConceptFacts:
     """What the bank knows of a concept."""
     known = bank.layer(layer)
     shares = list(known.class_shares.of(concept).items())[:_CLASSES]
@@ -161,7 +161,7 @@ def facts(bank: "ConceptBank", layer: str, concept: int) -> ConceptFacts:
         relevance=float(known.relevances[concept]),
         classes=tuple((bank.label(label), share) for label, share in shares),
         nearest=tuple(known.nearest(concept, _NEAREST)),
-        cosines=tuple(known.cosines[concept, :EXEMPLARS].tolist()),
+        cosines=tuple(known.cosines[concept, :_EXEMPLARS].tolist()),
     )
 
 
@@ -170,13 +170,13 @@ def _grounded(
 ) -> list[tuple[Node, Cells, Cells]]:
     """Each node with `u_pq` over the layer's positions, and the relevance that starts there carried to the pixels."""
     maps = encoded.columns(torch.tensor([node.index for node in nodes])).T
-    ierfs = torch.cat([carried(model, x, encoded, some) for some in torch.split(maps, _AT_ONCE)])
+    ierfs = torch.cat([_ierfs(model, x, encoded, some) for some in torch.split(maps, _AT_ONCE)])
     return [
         (node, Cells.of(encoded.on_map(u)), Cells.of(ierf)) for node, u, ierf in zip(nodes, maps, ierfs, strict=True)
     ]
 
 
-def carried(
+def _ierfs(
     model: VisionModel, x: Float[Tensor, "1 3 H W"], encoded: EncodedLayer, maps: Float[Tensor, "B P"]
 ) -> Float[Tensor, "B H W"]:
     """The pixels' share in each map of coefficients: its iERF, the sum over positions of `u_p · iERF_p`."""

@@ -11,7 +11,7 @@ from ierf.errors import IerfError, UnknownNameError
 from ierf.graph.influence.layer_objective import Attribution, LayerObjective, Reconstruction, gradients
 from ierf.graph.influence.rescale_rule import piecewise_affine, rescale_slopes
 
-Rule = Literal["secants", "midpoints", "graded"]
+IntegralRule = Literal["secants", "midpoints", "graded"]
 """How the integral is taken."""
 
 THIRDS = 3
@@ -27,7 +27,7 @@ def integrated_gradients(
     objective: LayerObjective,
     *,
     steps: int = 16,
-    rule: Rule | None = None,
+    rule: IntegralRule | None = None,
     tolerance: float = 1e-3,
     most_steps: int = 500,
 ) -> Attribution:
@@ -50,8 +50,8 @@ def integrated_gradients(
         raise IerfError(f"the way from no concepts to all needs at least one step, not {steps}")
     if rule is None:
         rule = "secants" if piecewise_affine(x, objective) else "graded"
-    if rule not in get_args(Rule):
-        raise UnknownNameError("rule for the integral", rule, get_args(Rule))
+    if rule not in get_args(IntegralRule):
+        raise UnknownNameError("rule for the integral", rule, get_args(IntegralRule))
     start, end = objective.ends(x)
     check_scale(x, objective, (start, end))
     change, part = end - start, x.part

@@ -13,22 +13,22 @@ from ierf.graph.concept_graph import ConceptGraph
 from ierf.graph.elements import LOGITS, SIGNIFICANT, Cells, Edge, Node
 from ierf.store.pictures import lit
 
-CARD = (156, 108)
+_CARD = (156, 108)
 """Width and height of a node's card."""
-GAP = 18
-ROW = 212
+_GAP = 18
+_ROW = 212
 """From one row's top to the next one's."""
-MARGIN = 168
+_MARGIN = 168
 """On the left, for the layers' names."""
-TOP = 24
+_TOP = 24
 
-PICTURE = 68
+_PICTURE = 68
 """Side of a picture on a card."""
 _INSET = 7
 _WIDEST = 6.0
 _CLASS_COLOURS = 4
 
-THUMBNAIL = 128
+_THUMBNAIL = 128
 """Pixels of a thumbnail: about twice as many as it is drawn with."""
 
 _LEAST_SHARE = 0.01
@@ -63,18 +63,18 @@ def lay_out(graph: ConceptGraph) -> Layout:
     layers = [LOGITS, *reversed(graph.layers)]
     rows = [list(graph.row(layer)) for layer in layers]
     widest = max((len(row) for row in rows), default=1)
-    width = MARGIN + max(1, widest) * (CARD[0] + GAP) + GAP
+    width = _MARGIN + max(1, widest) * (_CARD[0] + _GAP) + _GAP
     middle: dict[str, float] = {}
     corners: dict[str, tuple[float, float]] = {}
     for i, row in enumerate(rows):
         ordered = _ordered(row, graph, middle)
-        left = MARGIN + (width - MARGIN - len(row) * (CARD[0] + GAP) + GAP) / 2
+        left = _MARGIN + (width - _MARGIN - len(row) * (_CARD[0] + _GAP) + _GAP) / 2
         for j, node in enumerate(ordered):
-            x = left + j * (CARD[0] + GAP)
-            corners[node.id] = (x, TOP + i * ROW)
-            middle[node.id] = x + CARD[0] / 2
-    tops = {layer: float(TOP + i * ROW) for i, layer in enumerate(layers)}
-    return Layout(corners, tops, float(width), float(TOP + (len(layers) - 1) * ROW + CARD[1] + TOP))
+            x = left + j * (_CARD[0] + _GAP)
+            corners[node.id] = (x, _TOP + i * _ROW)
+            middle[node.id] = x + _CARD[0] / 2
+    tops = {layer: float(_TOP + i * _ROW) for i, layer in enumerate(layers)}
+    return Layout(corners, tops, float(width), float(_TOP + (len(layers) - 1) * _ROW + _CARD[1] + _TOP))
 
 
 def _ordered(row: Sequence[Node], graph: ConceptGraph, middle: Mapping[str, float]) -> list[Node]:
@@ -91,7 +91,7 @@ def _ordered(row: Sequence[Node], graph: ConceptGraph, middle: Mapping[str, floa
 def _rows(graph: ConceptGraph, where: Layout) -> Iterator[str]:
     """The layers' names, and what their rows leave out."""
     for layer, top in where.rows.items():
-        y = top + CARD[1] / 2
+        y = top + _CARD[1] / 2
         yield f'<text class="layer" x="16" y="{y - 10:g}">{escape("classes" if layer == LOGITS else layer)}</text>'
         if layer != LOGITS:
             account = graph.account(layer)
@@ -113,7 +113,7 @@ def _edges(graph: ConceptGraph, where: Layout) -> Iterator[str]:
 def _edge(edge: Edge, where: Layout) -> str:
     x0, y0 = where.corners[edge.source]
     x1, y1 = where.corners[edge.target]
-    x0, x1, y1 = x0 + CARD[0] / 2, x1 + CARD[0] / 2, y1 + CARD[1]
+    x0, x1, y1 = x0 + _CARD[0] / 2, x1 + _CARD[0] / 2, y1 + _CARD[1]
     bend = (y0 - y1) / 2
     strength = min(1.0, edge.weight)
     kind = ("against" if edge.sign < 0 else "for") + (" doubtful" if (edge.p_value or 0) > SIGNIFICANT else "")
@@ -136,7 +136,7 @@ def _cards(graph: ConceptGraph, where: Layout) -> Iterator[str]:
         flow = f"<title>{escape(said)}</title>"
         yield (
             f'<g class="card {node.kind}" transform="translate({x:g} {y:g})">{flow}'
-            f'<rect width="{CARD[0]}" height="{CARD[1]}" rx="8"/>{inside}</g>'
+            f'<rect width="{_CARD[0]}" height="{_CARD[1]}" rx="8"/>{inside}</g>'
         )
 
 
@@ -144,10 +144,10 @@ def _class(graph: ConceptGraph, node: Node) -> str:
     number = graph.classes.index(node)
     label = node.label if len(node.label) <= 20 else f"{node.label[:19]}…"
     return (
-        f'<rect class="c{number % _CLASS_COLOURS}" width="{CARD[0]}" height="6" rx="3"/>'
-        f'<text class="name" x="{CARD[0] / 2}" y="46">{escape(label)}</text>'
-        f'<text class="soft middle" x="{CARD[0] / 2}" y="66">probability {node.activation:.1%}</text>'
-        f'<text class="soft middle" x="{CARD[0] / 2}" y="82">logit {node.importance[number]:.2f}</text>'
+        f'<rect class="c{number % _CLASS_COLOURS}" width="{_CARD[0]}" height="6" rx="3"/>'
+        f'<text class="name" x="{_CARD[0] / 2}" y="46">{escape(label)}</text>'
+        f'<text class="soft middle" x="{_CARD[0] / 2}" y="66">probability {node.activation:.1%}</text>'
+        f'<text class="soft middle" x="{_CARD[0] / 2}" y="82">logit {node.importance[number]:.2f}</text>'
     )
 
 
@@ -160,23 +160,23 @@ def _concept(graph: ConceptGraph, node: Node) -> str:
 
 def _residual(graph: ConceptGraph, node: Node) -> str:
     return (
-        f'<text class="name" x="{CARD[0] / 2}" y="36">residual</text>'
-        f'<text class="soft middle" x="{CARD[0] / 2}" y="55">what no concept covers:</text>'
-        f'<text class="soft middle" x="{CARD[0] / 2}" y="71">{escape(percent(node.activation))} of the layer</text>'
+        f'<text class="name" x="{_CARD[0] / 2}" y="36">residual</text>'
+        f'<text class="soft middle" x="{_CARD[0] / 2}" y="55">what no concept covers:</text>'
+        f'<text class="soft middle" x="{_CARD[0] / 2}" y="71">{escape(percent(node.activation))} of the layer</text>'
         + _footer(graph, node, "")
     )
 
 
 def _picture(picture: Image.Image | None, place: int) -> str:
-    x = _INSET + place * (PICTURE + CARD[0] - 2 * (PICTURE + _INSET))
-    frame = f'x="{x}" y="{_INSET}" width="{PICTURE}" height="{PICTURE}"'
+    x = _INSET + place * (_PICTURE + _CARD[0] - 2 * (_PICTURE + _INSET))
+    frame = f'x="{x}" y="{_INSET}" width="{_PICTURE}" height="{_PICTURE}"'
     return f'<rect class="empty" {frame}/>' if picture is None else f'<image {frame} href="{uri(picture)}"/>'
 
 
 def _footer(graph: ConceptGraph, node: Node, label: str) -> str:
     """The node's name, and a bar for each class: to the right speaks for it, to the left against."""
     largest = max((abs(v) for other in graph.row(node.layer) for v in other.importance), default=0.0)
-    middle, reach = CARD[0] - _INSET - PICTURE / 2, PICTURE / 2
+    middle, reach = _CARD[0] - _INSET - _PICTURE / 2, _PICTURE / 2
     step = 18 / max(1, len(node.importance))
     bars = []
     for c, value in enumerate(node.importance):
@@ -208,9 +208,9 @@ def mosaic(exemplars: tuple[bytes, ...]) -> Image.Image | None:
     """The first four exemplars in a square; None where there are none."""
     if not exemplars:
         return None
-    half, sheet = THUMBNAIL // 2, Image.new("RGB", (THUMBNAIL, THUMBNAIL), "#808080")
+    half, sheet = _THUMBNAIL // 2, Image.new("RGB", (_THUMBNAIL, _THUMBNAIL), "#808080")
     for i, content in enumerate(exemplars[:4]):
-        sheet.paste(opened(content).resize((half - 1, half - 1)), (i % 2 * (half + 1), i // 2 * (half + 1)))
+        sheet.paste(_opened(content).resize((half - 1, half - 1)), (i % 2 * (half + 1), i // 2 * (half + 1)))
     return sheet
 
 
@@ -224,7 +224,7 @@ def caused(view: bytes, node: Node) -> Image.Image | None:
     return _lit(view, node.ierf)
 
 
-def opened(content: bytes) -> Image.Image:
+def _opened(content: bytes) -> Image.Image:
     """An encoded picture."""
     with Image.open(BytesIO(content)) as picture:
         return picture.convert("RGB")
@@ -253,7 +253,7 @@ def _lit(view: bytes, cells: Cells | None) -> Image.Image | None:
     if not view or cells is None:
         return None
     values: np.ndarray = cells.tensor().numpy()
-    photo = opened(view).resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BICUBIC)
+    photo = _opened(view).resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BICUBIC)
     return lit(photo, -values if values.sum() < 0 else values)
 
 
