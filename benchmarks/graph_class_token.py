@@ -25,11 +25,10 @@ from torch import Tensor
 
 import ierf
 from ierf.concepts import ConceptBank
-from ierf.graph import ConceptGraph
-from ierf.graph.building.null import random_concepts
-from ierf.graph.building.residual import residual_share
-from ierf.graph.building.taking import Taken, take, values_of
-from ierf.graph.structure.edge import SIGNIFICANT
+from ierf.graph import ConceptGraph, EncodedLayer, encode, values_of
+from ierf.graph.building.encoding import residual_share
+from ierf.graph.building.layer_edges import random_concepts
+from ierf.graph.elements import SIGNIFICANT
 from ierf.model import Section, VisionModel
 from ierf.store.data import open_images
 from ierf.store.positions import NO_ROW
@@ -70,7 +69,7 @@ def _of_photograph(
 ) -> tuple[Float[Tensor, "L 7"], tuple[int, int]]:
     """The numbers of each layer; doubtful edges and tested ones."""
     graph = ConceptGraph.build(model, bank, x, keep=KEEP, pictures=False)
-    layers = take(model, bank, x, bank.layers)
+    layers = encode(model, bank, x, bank.layers)
     rows = [
         torch.tensor([*_of_layer(model, bank, x, taken), graph.account(layer).influence_residual])
         for layer, taken in layers.items()
@@ -105,7 +104,9 @@ def _of_token(bank: ConceptBank, layer: str) -> Bool[Tensor, " K"]:
     return (rows[bank.layer(layer).exemplars] == NO_ROW).float().mean(1) > 0.5
 
 
-def _of_layer(model: VisionModel, bank: ConceptBank, x: Float[Tensor, "1 3 H W"], taken: Taken) -> Iterator[float]:
+def _of_layer(
+    model: VisionModel, bank: ConceptBank, x: Float[Tensor, "1 3 H W"], taken: EncodedLayer
+) -> Iterator[float]:
     before = taken.concepts.prefix_tokens or 0
     pfvs, made = taken.pfvs, taken.made.full
     for some in (slice(None, before), slice(before, None)):

@@ -17,9 +17,7 @@ import torch
 
 import ierf
 from ierf.concepts import ConceptBank
-from ierf.graph.building.build import important
-from ierf.graph.building.taking import take
-from ierf.graph.uses.interventions import intervene
+from ierf.graph import encode, important_concepts, intervene
 from ierf.store.data import open_images
 
 
@@ -34,8 +32,8 @@ def one(model: ierf.VisionModel, bank: ConceptBank, photo: object, layer: str, t
     x = model.prepare(photo)  # type: ignore[arg-type]
     with torch.no_grad():
         label = int(model(x)[0].argmax())
-    best = important(model, bank, x, [label], [layer], top=top)[layer]
-    taken = take(model, bank, x, [layer])[layer]
+    best = important_concepts(model, bank, x, [label], [layer], top=top)[layer]
+    taken = encode(model, bank, x, [layer])[layer]
     others = torch.tensor([q for q in taken.made.active.tolist() if q not in best])
     generator = torch.Generator().manual_seed(seed)
     random = others[torch.randperm(len(others), generator=generator)[: len(best)]]

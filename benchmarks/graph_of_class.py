@@ -21,10 +21,8 @@ from scipy.stats import spearmanr
 
 import ierf
 from ierf.concepts import ConceptBank
-from ierf.graph import ConceptGraph
-from ierf.graph.building.attributing import STEPS, Attributing
-from ierf.graph.building.importances import importances
-from ierf.graph.building.taking import take
+from ierf.graph import ConceptGraph, encode
+from ierf.graph.building.layer_attribution import STEPS, Attributor, importances
 from ierf.store.data import open_images
 
 TOP = 5
@@ -51,12 +49,12 @@ def of_each(
 ) -> dict[str, np.ndarray]:
     """Each layer's importances (photographs, concepts) for the class."""
     example = model.prepare(files[0])
-    work = Attributing(model, bank, tuple(layers), (label,), STEPS, example)
+    work = Attributor(model, bank, tuple(layers), (label,), STEPS, example)
 
     def rows() -> Iterator[dict[str, np.ndarray]]:
         for file in files:
             x = model.prepare(file)
-            found = importances(work, [(x, take(model, bank, x, layers))])
+            found = importances(work, [(x, encode(model, bank, x, layers))])
             yield {layer: means.importance[0].numpy() for layer, means in found.layers.items()}
 
     found = list(rows())

@@ -20,9 +20,9 @@ from typing import Any
 from playwright.sync_api import sync_playwright
 
 TESTS = Path(__file__).parents[1] / "tests"
-sys.path[:0] = [str(TESTS), str(TESTS / "report")]
+sys.path.insert(0, str(TESTS))
 
-from page_graphs import large  # noqa: E402
+from support.page_graphs import large  # noqa: E402
 
 SCREEN = {"width": 1366, "height": 768}
 PAINTED = "performance.getEntriesByName('first-contentful-paint')[0]?.startTime"

@@ -13,9 +13,9 @@ from torch import Tensor
 from typer.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "graph"))
-from small_bank import CHANNELS, SmallBank, SmallConcepts
-from small_bank import model as small_model
 from stopping import stop_after
+from support.small_bank import CHANNELS, SmallBank, SmallConcepts
+from support.small_bank import model as small_model
 
 import ierf
 from ierf.cli import main

@@ -3,17 +3,23 @@
 import numpy as np
 import pytest
 import torch
-from small_bank import CHANNELS, Linear, SmallBank, SmallConcepts, bank, model, photograph, plan
+from support.small_bank import CHANNELS, Linear, SmallBank, SmallConcepts, bank, model, photograph, plan
 from torch.nn.functional import cosine_similarity
 
 import ierf
 from ierf.concepts.lasso import lasso
 from ierf.errors import IerfError
-from ierf.graph import ConceptGraph, claims, compare, compare_photographs, intervene
-from ierf.graph.building.choosing import choose
-from ierf.graph.building.null import p_values, random_concepts
-from ierf.graph.picture.words import left_out
-from ierf.graph.structure.facts import ConceptFacts
+from ierf.graph import (
+    ConceptFacts,
+    ConceptGraph,
+    claims,
+    compare,
+    compare_photographs,
+    intervene,
+    left_out,
+    select_nodes,
+)
+from ierf.graph.building.layer_edges import p_values, random_concepts
 from ierf.model import VisionModel, capture
 
 ALL = {"top": CHANNELS, "shared": CHANNELS, "keep": 1.0, "pictures": False}
@@ -244,11 +250,11 @@ def test_nodes_have_pictures_maps_and_pixels() -> None:
 
 def test_the_most_important_and_the_shared() -> None:
     importance = torch.tensor([[5.0, 4.0, 3.0, 0.0, -1.0], [0.0, 1.0, 2.0, 9.0, -2.0]])
-    assert choose(importance, 2, 1).own == (0, 1, 3, 2)
-    assert choose(importance, 2, 1).shared == (2,)
-    assert choose(importance, 5, 5).own == (0, 1, 2, 3)
-    assert choose(importance, 5, 5).shared == (2, 1)
-    assert choose(importance[:1], 1, 3).all == (0,)
+    assert select_nodes(importance, 2, 1).own == (0, 1, 3, 2)
+    assert select_nodes(importance, 2, 1).shared == (2,)
+    assert select_nodes(importance, 5, 5).own == (0, 1, 2, 3)
+    assert select_nodes(importance, 5, 5).shared == (2, 1)
+    assert select_nodes(importance[:1], 1, 3).all == (0,)
 
 
 def test_random_concepts_are_as_significant_as_random_concepts() -> None:

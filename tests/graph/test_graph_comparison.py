@@ -3,12 +3,10 @@
 from dataclasses import replace
 
 import pytest
-from concept_graphs import graph, without
+from support.concept_graphs import graph, without
 
 from ierf.errors import IerfError
-from ierf.graph.structure.cells import Cells
-from ierf.graph.uses.compare import compare
-from ierf.graph.uses.compare_photographs import sentence
+from ierf.graph import Cells, compare, sentence
 
 
 def test_a_graph_does_not_differ_from_itself() -> None:

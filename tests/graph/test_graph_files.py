@@ -8,42 +8,21 @@ from base64 import b64decode
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from concept_graphs import graph
-from PIL import Image
+from support.concept_graphs import graph, illustrated
 
 from ierf.errors import IerfError
-from ierf.graph.files.neuronpedia import to_neuronpedia
-from ierf.graph.picture.thumbnails import lossless
-from ierf.graph.picture.words import left_out
-from ierf.graph.structure.cells import Cells
-from ierf.graph.structure.concept_graph import ConceptGraph
-from ierf.graph.structure.facts import ConceptFacts
-
-
-def _illustrated() -> ConceptGraph:
-    whole = graph().pruned(0.9)
-    random = np.random.default_rng(0)
-    photo = lossless(Image.fromarray(random.integers(0, 256, (32, 32, 3), dtype=np.uint8)))
-    cells = Cells.of(torch.randn(8, 8, generator=torch.Generator().manual_seed(0)))
-    facts = ConceptFacts(0.25, 1.5, 0.125, (("tabby", 0.75),), ((3, 0.5),), (0.75, 0.5, 0.25))
-    nodes = tuple(
-        replace(node, map=cells, ierf=cells, exemplars=(photo,) * 3, facts=facts) if node.kind == "concept" else node
-        for node in whole.nodes
-    )
-    edges = tuple(edge if edge.source.endswith("residual") else replace(edge, map=cells) for edge in whole.edges)
-    return replace(whole, nodes=nodes, edges=edges, view=photo)
+from ierf.graph import Cells, ConceptGraph, left_out, to_neuronpedia
 
 
 def test_json_loads_again_equal(tmp_path: Path) -> None:
-    made = _illustrated()
+    made = illustrated()
     assert ConceptGraph.load(made.save(tmp_path / "new" / "graph.json")) == made
 
 
 def test_a_file_of_version_1_has_no_maps_of_edges(tmp_path: Path) -> None:
-    made = _illustrated()
+    made = illustrated()
     path = made.save(tmp_path / "graph.json")
     content = json.loads(path.read_text())
     assert content["version"] == 2
@@ -55,7 +34,7 @@ def test_a_file_of_version_1_has_no_maps_of_edges(tmp_path: Path) -> None:
 
 
 def test_a_file_may_lack_the_share_of_prefix_tokens(tmp_path: Path) -> None:
-    made = _illustrated()
+    made = illustrated()
     known = replace(made, nodes=tuple(replace(node, prefix_share=0.25) for node in made.nodes))
     path = known.save(tmp_path / "graph.json")
     assert ConceptGraph.load(path) == known
@@ -67,7 +46,7 @@ def test_a_file_may_lack_the_share_of_prefix_tokens(tmp_path: Path) -> None:
 
 
 def test_a_changed_byte_is_not_equal(tmp_path: Path) -> None:
-    made = _illustrated()
+    made = illustrated()
     path = made.save(tmp_path / "graph.json")
     content = json.loads(path.read_text())
     content["edges"][0]["value"] += 1e-9
@@ -124,7 +103,7 @@ def test_the_form_of_attribution_graphs() -> None:
 
 
 def test_the_picture_shows_every_node_and_edge_once(tmp_path: Path) -> None:
-    made = _illustrated()
+    made = illustrated()
     drawn = ElementTree.fromstring(made.save(tmp_path / "graph.svg").read_text())
     svg = "{http://www.w3.org/2000/svg}"
     cards = [e for e in drawn.iter(f"{svg}g") if e.get("class", "").startswith("card")]
@@ -144,7 +123,7 @@ def test_the_picture_shows_every_node_and_edge_once(tmp_path: Path) -> None:
 
 
 def test_a_share_below_a_thousandth_is_drawn_as_text(tmp_path: Path) -> None:
-    made = _illustrated()
+    made = illustrated()
     made = replace(
         made,
         nodes=tuple(replace(node, influence=1e-5, activation=1e-5) for node in made.nodes),
@@ -158,7 +137,7 @@ def test_a_share_below_a_thousandth_is_drawn_as_text(tmp_path: Path) -> None:
 
 
 def test_a_card_says_what_its_map_cannot_show(tmp_path: Path) -> None:
-    made = _illustrated()
+    made = illustrated()
     shares = {"b/0": 0.834, "b/1": 0.009, "a/4": 0.0}
     made = replace(made, nodes=tuple(replace(n, prefix_share=shares.get(n.id, 0.0)) for n in made.nodes))
     drawn = ElementTree.fromstring(made.save(tmp_path / "graph.svg").read_text())
@@ -173,7 +152,7 @@ def test_a_card_says_what_its_map_cannot_show(tmp_path: Path) -> None:
 
 
 def test_concepts_of_several_photographs_have_twice_as_many_exemplars(tmp_path: Path) -> None:
-    made = _illustrated()
+    made = illustrated()
     nodes = tuple(replace(node, map=None, exemplars=2 * node.exemplars) for node in made.nodes)
     pictures = {}
     for name, some in (("eight", nodes), ("four", tuple(replace(n, exemplars=n.exemplars[:4]) for n in nodes))):
@@ -183,7 +162,7 @@ def test_concepts_of_several_photographs_have_twice_as_many_exemplars(tmp_path: 
 
 
 def test_the_page_fetches_nothing_and_says_what_is_left_out(tmp_path: Path) -> None:
-    made = replace(_illustrated(), photo="<script>alert(1)</script>")
+    made = replace(illustrated(), photo="<script>alert(1)</script>")
     text = made.save(tmp_path / "graph.html", single_file=True).read_text(encoding="utf-8")
     assert text.count("<script") == 2
     assert not re.findall(r"(?:src|href)=\S{0,2}https?:|@import|url\(", text)
@@ -194,7 +173,7 @@ def test_the_page_fetches_nothing_and_says_what_is_left_out(tmp_path: Path) -> N
 
 
 def test_a_page_has_the_cells_of_all_maps_in_one_block(tmp_path: Path) -> None:
-    made = _illustrated()
+    made = illustrated()
     text = made.save(tmp_path / "graph.html").read_text(encoding="utf-8")
     data = json.loads(text.partition('id="data">')[2].partition("</script>")[0])
     block = zlib.decompress(b64decode(data["cells"]))

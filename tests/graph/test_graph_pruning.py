@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from concept_graphs import graph
+from support.concept_graphs import graph
 
 from ierf.errors import IerfError
-from ierf.graph.building.pruning import edge_flows, influences, prune, strongest
+from ierf.graph.concept_graph import edge_flows, influences, prune, strongest
 
 
 def _columns_sum_to_one(sources: int, targets: int, seed: int) -> torch.Tensor:

@@ -6,9 +6,7 @@ from torch import Tensor, nn
 
 import ierf
 from ierf.errors import IerfError, UnknownNameError
-from ierf.graph import Alignment, Between, Question, Reconstruction, gig, icat
-from ierf.graph.influence.attributions import METHODS
-from ierf.graph.influence.attributions.integrated_gradients import integrated_gradients
+from ierf.graph import METHODS, Alignment, Between, LayerObjective, Reconstruction, gig, icat, integrated_gradients
 from ierf.model import Section, capture
 
 
@@ -95,7 +93,7 @@ def test_secants_tend_to_the_integral_with_the_square_of_the_step(activation: ty
     torch.manual_seed(3)
     net, t = Small(activation).double().eval(), tensors()
     x = Reconstruction.of(t["U"], t["V"], t["mu"])
-    question = Question(Section.of(net, t["x"], "a", "b"), Alignment(t["W"], t["u"], t["nu"]), at_once=1000)
+    question = LayerObjective(Section.of(net, t["x"], "a", "b"), Alignment(t["W"], t["u"], t["nu"]), at_once=1000)
     exact = integrated_gradients(x, question, rule="midpoints", steps=8000, tolerance=torch.inf).values
     errors = []
     for steps in (16, 64):
@@ -348,6 +346,15 @@ def test_mistakes_are_named(net: Small) -> None:
         icat(net, t["x"].expand(2, -1, -1, -1), "a", "b", **given(t))
     with pytest.raises(IerfError, match="classes 0 to 2"):
         icat(net, t["x"], "a", source_atoms=t["V"], source_codes=t["U"], classes=[3])
+    with pytest.raises(UnknownNameError, match="score 'cosine'"):
+        icat(net, t["x"], "a", "b", **given(t), score="cosine")
+    with pytest.raises(IerfError, match="leave target_codes out"):
+        icat(net, t["x"], "a", "b", **given(t), score="projection")
+
+
+def test_the_old_name_of_the_objective_says_the_new_one() -> None:
+    with pytest.warns(DeprecationWarning, match="LayerObjective"):
+        assert ierf.graph.Question is LayerObjective
 
 
 def test_memory_follows_the_active_concepts(net: Small) -> None:
@@ -358,5 +365,5 @@ def test_memory_follows_the_active_concepts(net: Small) -> None:
     sparse = ierf.concepts.Codes(codes.indices, codes.values, len(many))
     between = Between.of(net, t["x"], "a", "b", many, sparse, t["mu"], 0.1, "pre-activation")
     assert between.x.atoms.shape == (7, 4)
-    found = METHODS["ig"](between.x, Question(between.section, Alignment(t["W"], t["u"], t["nu"])))
+    found = METHODS["ig"](between.x, LayerObjective(between.section, Alignment(t["W"], t["u"], t["nu"])))
     torch.testing.assert_close(between.x.spread(found.values.T)[:9], icat(net, t["x"], "a", "b", **given(t)).values)

@@ -5,8 +5,7 @@ import torch
 from torch import Tensor
 
 from ierf.errors import IerfError
-from ierf.graph import Reconstruction, interlayer_curves, largest_cosine, largest_projection
-from ierf.graph.influence.interlayer import area
+from ierf.graph import Reconstruction, area, interlayer_curves, largest_cosine, largest_projection
 
 
 @pytest.fixture

@@ -10,13 +10,10 @@ from statistics import median
 from typing import Any
 
 import pytest
-from page_graphs import HOSTILE, SHARES, large, small
 from PIL import Image
+from support.page_graphs import HOSTILE, SHARES, large, small
 
-from ierf.graph import ConceptGraph, compare
-from ierf.graph.files.schema import to_json
-from ierf.graph.picture.page import Finding, page
-from ierf.graph.uses.compare_photographs import save_comparison
+from ierf.graph import ConceptGraph, Finding, compare, page, save_comparison, to_json
 
 SVG = "{http://www.w3.org/2000/svg}"
 

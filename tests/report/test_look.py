@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from concept_bank import bank as bank_by_hand
-from page_graphs import small
+from support.page_graphs import small
 
 import ierf
 from ierf.graph.picture.drawing import _STYLE

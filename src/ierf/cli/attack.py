@@ -38,7 +38,7 @@ def attack(
         ierf attack fgsm cat.jpg --epsilon 8
     """
     from ierf.graph import attack as attack_photo
-    from ierf.graph.uses.attacks import check_png
+    from ierf.graph import check_png
 
     check_png(out)
     vision_model = load(model, device)

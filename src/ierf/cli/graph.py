@@ -62,8 +62,7 @@ def graph(
         ierf graph --compare cat.jpg adversarial.png --bank bank/ --out compare.html
     """
     from ierf.concepts import ConceptBank
-    from ierf.graph import ConceptGraph
-    from ierf.graph.picture.words import left_out
+    from ierf.graph import ConceptGraph, left_out
 
     _check_options(diagnose, compare, bool(classes), true is not None or predicted is not None, out)
     vision_model, concepts = load(model, device), ConceptBank.load(bank)
@@ -85,7 +84,7 @@ def graph(
 
 def _check_options(diagnose: bool, compare: bool, classes: bool, two_classes: bool, out: Path) -> None:
     """Refuse what does not go together before anything is computed."""
-    from ierf.graph.files.saving import SUFFIXES
+    from ierf.graph import SUFFIXES
 
     if diagnose and compare:
         raise IerfError("choose one of --diagnose and --compare")
@@ -127,8 +126,7 @@ def _compare(
     out: Path,
     options: dict[str, Any],
 ) -> None:
-    from ierf.graph import compare_photographs
-    from ierf.graph.uses.compare_photographs import findings, save_comparison
+    from ierf.graph import compare_photographs, findings, save_comparison
 
     if len(files) != 2:
         raise IerfError(f"--compare takes two photographs, these are {len(files)}")

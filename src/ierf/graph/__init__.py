@@ -1,57 +1,114 @@
 """How concepts of one layer act on those of the next and on classes: attributions, graphs, tests of both."""
 
-from ierf.graph.files.neuronpedia import to_neuronpedia
-from ierf.graph.influence.attributions import METHODS, Attribution, Question
-from ierf.graph.influence.edges import Between, Edges
-from ierf.graph.influence.gig import gig
-from ierf.graph.influence.icat import icat
-from ierf.graph.influence.interlayer import Curves, interlayer_curves, largest_cosine, largest_projection
-from ierf.graph.influence.reconstruction import Reconstruction
+import warnings
+from typing import Any
+
+from ierf.graph.analysis.attacks import Adversarial, attack, check_png
+from ierf.graph.analysis.compare import (
+    Change,
+    Comparison,
+    compare,
+    compare_photographs,
+    findings,
+    save_comparison,
+    sentence,
+)
+from ierf.graph.analysis.diagnosis import Culprit, Diagnosis, diagnose
+from ierf.graph.analysis.interventions import (
+    Claim,
+    Curves,
+    Intervention,
+    Strength,
+    area,
+    claims,
+    interlayer_curves,
+    intervene,
+    largest_cosine,
+    largest_projection,
+)
+from ierf.graph.building.build import important_concepts
+from ierf.graph.building.encoding import EncodedLayer, encode, values_of
+from ierf.graph.building.nodes import NodeSelection, select_nodes
+from ierf.graph.concept_graph import ConceptGraph
+from ierf.graph.elements import LOGITS, RESIDUAL, Cells, ConceptFacts, Edge, LayerAccount, Node
+from ierf.graph.influence.icat import METHODS, Between, Edges, gig, icat
+from ierf.graph.influence.integrated_gradients import integrated_gradients, midpoints
+from ierf.graph.influence.layer_objective import Attribution, LayerObjective, Reconstruction
 from ierf.graph.influence.scores import Alignment, Logits, Probabilities, Projection, Score
-from ierf.graph.structure.account import LayerAccount
-from ierf.graph.structure.concept_graph import ConceptGraph
-from ierf.graph.structure.edge import Edge
-from ierf.graph.structure.node import Node
-from ierf.graph.uses.attacks import Adversarial, attack
-from ierf.graph.uses.compare import Change, Comparison, compare
-from ierf.graph.uses.compare_photographs import compare_photographs
-from ierf.graph.uses.diagnosis import Culprit, Diagnosis, diagnose
-from ierf.graph.uses.interventions import Claim, Intervention, claims, intervene
+from ierf.graph.picture.drawing import caused, jpeg, mosaic, png
+from ierf.graph.picture.page import SUFFIXES, Finding, left_out, page
+from ierf.graph.schema import from_json, to_json, to_neuronpedia
 
 __all__ = [
+    "LOGITS",
     "METHODS",
+    "RESIDUAL",
+    "SUFFIXES",
     "Adversarial",
     "Alignment",
     "Attribution",
     "Between",
+    "Cells",
     "Change",
     "Claim",
     "Comparison",
+    "ConceptFacts",
     "ConceptGraph",
     "Culprit",
     "Curves",
     "Diagnosis",
     "Edge",
     "Edges",
+    "EncodedLayer",
+    "Finding",
     "Intervention",
     "LayerAccount",
+    "LayerObjective",
     "Logits",
     "Node",
+    "NodeSelection",
     "Probabilities",
     "Projection",
-    "Question",
     "Reconstruction",
     "Score",
+    "Strength",
+    "area",
     "attack",
+    "caused",
+    "check_png",
     "claims",
     "compare",
     "compare_photographs",
     "diagnose",
+    "encode",
+    "findings",
+    "from_json",
     "gig",
     "icat",
+    "important_concepts",
+    "integrated_gradients",
     "interlayer_curves",
     "intervene",
+    "jpeg",
     "largest_cosine",
     "largest_projection",
+    "left_out",
+    "midpoints",
+    "mosaic",
+    "page",
+    "png",
+    "save_comparison",
+    "select_nodes",
+    "sentence",
+    "to_json",
     "to_neuronpedia",
+    "values_of",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """`Question`, as `LayerObjective` was called."""
+    if name == "Question":
+        warnings.warn("ierf.graph.Question is called LayerObjective now", DeprecationWarning, stacklevel=2)
+        return LayerObjective
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from ierf.errors import IerfError
 from ierf.experiments.results import Better, Results
-from ierf.graph.influence.interlayer import area
+from ierf.graph import area
 from ierf.model.loading.extras import extra
 
 GRID = 33

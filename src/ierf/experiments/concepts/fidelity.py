@@ -18,7 +18,7 @@ from ierf.experiments.data import DataSet, drawn
 from ierf.experiments.identity import model_fingerprint
 from ierf.experiments.journal import Journal, Track, Values, run_over
 from ierf.experiments.results import Results, as_values
-from ierf.graph import METHODS, Probabilities, Question, Reconstruction
+from ierf.graph import METHODS, LayerObjective, Probabilities, Reconstruction
 from ierf.model import Section, VisionModel, capture, evaluating
 from ierf.model.following import Values as PFVValues
 
@@ -207,7 +207,7 @@ class _Work:
         if not len(x.active):
             return {}
         options = {name: getattr(self.settings, name) for name in ("steps", "most_steps", "tolerance")}
-        importance = METHODS["ig"](x, Question(section, Probabilities([target])), **options).values[0]
+        importance = METHODS["ig"](x, LayerObjective(section, Probabilities([target])), **options).values[0]
         curves = class_curves(x, section, target, importance, self.settings.points)
         found = {f"{one.layer}/{KEPT}": float(curves.insertion[0, -1]) / chance}
         for i, tracked in enumerate(TRACKED):

@@ -17,11 +17,23 @@ from ierf.experiments.data import DataSet, drawn
 from ierf.experiments.identity import model_fingerprint
 from ierf.experiments.journal import Journal, Track, Values, run_over
 from ierf.experiments.results import Results, as_values
-from ierf.graph import METHODS, Alignment, Curves, Logits, Projection, Question, interlayer_curves
-from ierf.graph.building.choosing import choose
-from ierf.graph.building.taking import Taken, take, values_of
-from ierf.graph.influence.interlayer import Strength, largest_cosine, largest_projection
-from ierf.graph.influence.scores import Score
+from ierf.graph import (
+    METHODS,
+    Alignment,
+    Curves,
+    EncodedLayer,
+    LayerObjective,
+    Logits,
+    Projection,
+    Score,
+    Strength,
+    encode,
+    interlayer_curves,
+    largest_cosine,
+    largest_projection,
+    select_nodes,
+    values_of,
+)
 from ierf.model import Section, VisionModel, evaluating
 
 SCORES = ("icat", "gig")
@@ -114,7 +126,7 @@ class _Work:
         """Attribution -> areas and curves of each pair of layers, for one photograph."""
         with torch.no_grad():
             predicted = int(self.model(x).argmax())
-        taken = take(self.model, self.bank, x, self.layers)
+        taken = encode(self.model, self.bank, x, self.layers)
         rows: dict[str, dict[str, float]] = {method: {} for method in self.settings.methods}
         for (a, b), name in zip(pairwise(self.layers), pairs_of(self.layers), strict=True):
             chosen = self._chosen(x, taken[b], predicted)
@@ -127,19 +139,19 @@ class _Work:
             self.sections[source, target] = Section.of(self.model, x, source, target, values_of(self.bank))
         return self.sections[source, target]
 
-    def _chosen(self, x: Tensor, taken: Taken, predicted: int) -> list[int]:
+    def _chosen(self, x: Tensor, taken: EncodedLayer, predicted: int) -> list[int]:
         """The concepts of a layer that are most important for the predicted class, as nodes of a graph are chosen."""
-        question = Question(self._section(x, taken.concepts.name, None), Logits([predicted]))
+        question = LayerObjective(self._section(x, taken.concepts.name, None), Logits([predicted]))
         importance = taken.made.spread(METHODS["ig"](taken.made, question).values.T).T
-        return list(choose(importance, self.settings.targets, 0).own)
+        return list(select_nodes(importance, self.settings.targets, 0).own)
 
     def _add(
         self,
         rows: dict[str, dict[str, float]],
         pair: str,
         section: Section,
-        source: Taken,
-        target: Taken,
+        source: EncodedLayer,
+        target: EncodedLayer,
         chosen: Sequence[int],
     ) -> None:
         """The curves of one pair of layers; of no method where no target is there at all."""
@@ -148,13 +160,13 @@ class _Work:
             there = (strength(source.made.full[None])[0] > 0).cpu()
         if not bool(there.any()):
             return
-        question = Question(section, score)
+        question = LayerObjective(section, score)
         for method, cells_of_pair in rows.items():
             attributed = METHODS[method](source.made, question, **self._options(method))
             found = interlayer_curves(source.made, strength, attributed.values, most_points=self.settings.points)
             cells_of_pair |= _mean_cells(pair, found, there)
 
-    def _scored(self, section: Section, target: Taken, chosen: Tensor) -> tuple[Score, Strength]:
+    def _scored(self, section: Section, target: EncodedLayer, chosen: Tensor) -> tuple[Score, Strength]:
         atoms, shift = target.concepts.atoms.to(target.pfvs)[chosen], target.made.shift
         if self.settings.score == "gig":
             return Projection(atoms, shift), _after(section, partial(largest_projection, atoms=atoms, shift=shift))

@@ -17,11 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ierf.experiments.cost.ratio import Cost, cost_of, noise
-from ierf.graph.influence.attributions.attribution import Question
-from ierf.graph.influence.attributions.integrated_gradients import integrated_gradients
-from ierf.graph.influence.quadrature import midpoints
-from ierf.graph.influence.reconstruction import Reconstruction
-from ierf.graph.influence.scores import Alignment
+from ierf.graph import Alignment, LayerObjective, Reconstruction, integrated_gradients, midpoints
 from ierf.model import Section, VisionModel, capture, evaluating
 
 _AT_ONCE = 16
@@ -50,7 +46,7 @@ def icat_costs(
     codes, atoms = (t.to(own) for t in _dictionary(own, ratio, generator))
     weights, aims = (t.to(own) for t in _dictionary(after, 1, generator))
     score = Alignment(aims[:targets], weights[:, :targets])
-    question = Question(section, score, _AT_ONCE)
+    question = LayerObjective(section, score, _AT_ONCE)
 
     def ours(rule: str, steps: int) -> object:
         x_hat = Reconstruction.of(codes, atoms)

@@ -1,4 +1,4 @@
-"""Building a concept graph: which concepts, and how much each matters to those of the next layer."""
+"""Building a concept graph (VI): which concepts, and how much each matters to those of the next layer."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
@@ -7,23 +7,25 @@ import torch
 from torch import Tensor, nn
 
 from ierf.errors import IerfError
-from ierf.graph.building.assembling import account, class_nodes, layer_nodes
-from ierf.graph.building.attributing import STEPS, Attributing
-from ierf.graph.building.choosing import SHARED, TOP, Choice, choose
-from ierf.graph.building.illustrating import illustrated
-from ierf.graph.building.importances import Photograph, importances
-from ierf.graph.building.joining import joined
-from ierf.graph.building.null import DRAWS, random_concepts
-from ierf.graph.building.photographs import Photographs, open_photographs
-from ierf.graph.building.progress import Progress, Told
-from ierf.graph.building.taking import Layers, take
-from ierf.graph.structure.concept_graph import ConceptGraph
+from ierf.graph.building.encoding import EncodedLayers, Photographs, encode, open_photographs
+from ierf.graph.building.layer_attribution import STEPS, Attributor, EncodedPhotograph, OnStep, StepCounter, importances
+from ierf.graph.building.layer_edges import DRAWS, layer_edges, random_concepts
+from ierf.graph.building.nodes import (
+    SHARED,
+    TOP,
+    NodeSelection,
+    class_nodes,
+    layer_account,
+    layer_nodes,
+    select_nodes,
+    with_pictures,
+)
+from ierf.graph.concept_graph import ConceptGraph
 from ierf.model import VisionModel, as_vision_model, evaluating
 
 if TYPE_CHECKING:
     from ierf.concepts import ConceptBank
 
-__all__ = ["Photographs", "build", "important"]
 
 KEEP = 0.9
 
@@ -43,7 +45,7 @@ def build(
     draws: int = DRAWS,
     seed: int = 0,
     pictures: bool = True,
-    progress: Told | None = None,
+    progress: OnStep | None = None,
 ) -> ConceptGraph:
     """The Interlayer Concept Graph of a photograph, or the mean of those of many (arXiv 2605.00474, section VI).
 
@@ -63,7 +65,7 @@ def build(
         draws: random concepts against which edges are tested.
         pictures: whether nodes get exemplars and, for a single photograph, their places and pixels on it, and edges
             where they act.
-        progress: called before each step, see `ierf.graph.building.progress`.
+        progress: called before each step, see `OnStep`.
 
     Raises:
         IerfError: a layer that another path of the network goes around, a class, layer or concept that does not exist.
@@ -77,35 +79,43 @@ def build(
         indices = _classes(vision_model, source.x(0), classes)
         single = len(source) == 1
         total = (1 if single else 2 * len(source)) + 2 * len(names) * len(source) + pictures * len(names)
-        counted = Progress(progress, total)
-        work = Attributing(vision_model, bank, names, indices, steps, source.x(0), counted, single and pictures)
+        counted = StepCounter(progress, total)
+        work = Attributor(vision_model, bank, names, indices, steps, source.x(0), counted, single and pictures)
 
-        def taking(x: Tensor) -> Layers:
+        def encoding(x: Tensor) -> EncodedLayers:
             counted.begin(f"coefficients of {len(names)} layers")
-            return take(vision_model, bank, x, names)
+            return encode(vision_model, bank, x, names)
 
-        taken = taking(source.x(0)) if single else None
+        encoded = encoding(source.x(0)) if single else None
 
-        def photos() -> Iterator[Photograph]:
+        def photos() -> Iterator[EncodedPhotograph]:
             for i in range(len(source)):
                 x = source.x(i)
-                yield x, taken or taking(x)
+                yield x, encoded or encoding(x)
 
         found = importances(work, photos())
-        choices = {
-            layer: _with(choose(means.importance, top, shared), (also or {}).get(layer, ()), bank, layer)
+        selected = {
+            layer: _with(select_nodes(means.importance, top, shared), (also or {}).get(layer, ()), bank, layer)
             for layer, means in found.layers.items()
         }
         random_of = {layer: random_concepts(bank.layer(layer).atoms.cpu(), draws, seed) for layer in names}
-        pairs = joined(work, photos(), choices, random_of)
+        pairs = layer_edges(work, photos(), selected, random_of)
     graph = ConceptGraph(
         model=vision_model.name,
         photo=source.name,
         photographs=len(source),
         layers=names,
-        nodes=(*class_nodes(vision_model, found, indices), *layer_nodes(found.layers, choices)),
+        nodes=(*class_nodes(vision_model, found, indices), *layer_nodes(found.layers, selected)),
         edges=tuple(edge for pair in pairs for edge in pair.edges),
-        accounts=tuple(account(found.layers[layer], choices[layer], layer, pairs) for layer in names),
+        accounts=tuple(
+            layer_account(
+                found.layers[layer],
+                selected[layer],
+                layer,
+                [pair.completeness_error for pair in pairs if pair.source == layer],
+            )
+            for layer in names
+        ),
         settings={
             "method": "ig",
             "steps": steps,
@@ -119,10 +129,10 @@ def build(
         },
         view=source.view,
     ).pruned(keep)
-    return illustrated(graph, vision_model, bank, source, taken, counted) if pictures else graph
+    return with_pictures(graph, vision_model, bank, source, encoded, counted) if pictures else graph
 
 
-def important(
+def important_concepts(
     model: VisionModel | nn.Module,
     bank: "ConceptBank",
     photo: Photographs,
@@ -137,9 +147,9 @@ def important(
     vision_model, names = as_vision_model(model), tuple(layers or bank.layers)
     x = open_photographs(vision_model, photo).x(0)
     with evaluating(vision_model.net):
-        work = Attributing(vision_model, bank, names, _classes(vision_model, x, classes), steps, x)
-        found = importances(work, [(x, take(vision_model, bank, x, names))])
-    return {layer: choose(means.importance, top, shared).all for layer, means in found.layers.items()}
+        work = Attributor(vision_model, bank, names, _classes(vision_model, x, classes), steps, x)
+        found = importances(work, [(x, encode(vision_model, bank, x, names))])
+    return {layer: select_nodes(means.importance, top, shared).all for layer, means in found.layers.items()}
 
 
 def _classes(model: VisionModel, x: Tensor, classes: Sequence[str | int] | None) -> tuple[int, ...]:
@@ -160,6 +170,8 @@ def _patches_only(bank: "ConceptBank", layers: Sequence[str]) -> bool:
     return there and not bank.plan.store.sampling.get("prefix_tokens", False)
 
 
-def _with(choice: Choice, more: Sequence[int], bank: "ConceptBank", layer: str) -> Choice:
-    """The choice with more concepts. Raises `IerfError` for one that does not exist."""
-    return Choice(tuple(dict.fromkeys([*choice.own, *map(bank.layer(layer).concept, more)])), choice.shared)
+def _with(selection: NodeSelection, more: Sequence[int], bank: "ConceptBank", layer: str) -> NodeSelection:
+    """The selection with more concepts. Raises `IerfError` for one that does not exist."""
+    return NodeSelection(
+        tuple(dict.fromkeys([*selection.own, *map(bank.layer(layer).concept, more)])), selection.shared
+    )

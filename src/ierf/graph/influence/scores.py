@@ -1,4 +1,4 @@
-"""What is explained at the target layer: one number for each target, from the layer's PFVs or from the logits."""
+"""What is explained at the target layer: a number for each target, from PFVs or logits (Eq. 13; GIG, Eq. 4 and 7)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

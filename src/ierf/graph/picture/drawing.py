@@ -1,22 +1,37 @@
-"""A concept graph as one SVG picture: rows of cards with pictures, edges by influence, light and dark."""
+"""A concept graph as one SVG picture: rows of cards with pictures, edges by influence, light and dark (VI, Fig. 9)."""
 
-from collections.abc import Iterator
+from base64 import b64encode
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
+from io import BytesIO
 
+import numpy as np
 from PIL import Image
 
-from ierf.graph.picture.layout import CARD, Layout, lay_out
-from ierf.graph.picture.thumbnails import located, mosaic, uri
-from ierf.graph.picture.words import off_the_map, percent
-from ierf.graph.structure.concept_graph import ConceptGraph
-from ierf.graph.structure.edge import SIGNIFICANT, Edge
-from ierf.graph.structure.node import LOGITS, Node
+from ierf.graph.concept_graph import ConceptGraph
+from ierf.graph.elements import LOGITS, SIGNIFICANT, Cells, Edge, Node
+from ierf.store.pictures import lit
 
-PICTURE = 68
+_CARD = (156, 108)
+"""Width and height of a node's card."""
+_GAP = 18
+_ROW = 212
+"""From one row's top to the next one's."""
+_MARGIN = 168
+"""On the left, for the layers' names."""
+_TOP = 24
+
+_PICTURE = 68
 """Side of a picture on a card."""
 _INSET = 7
 _WIDEST = 6.0
 _CLASS_COLOURS = 4
+
+_THUMBNAIL = 128
+"""Pixels of a thumbnail: about twice as many as it is drawn with."""
+
+_LEAST_SHARE = 0.01
 
 
 def svg(graph: ConceptGraph) -> str:
@@ -32,10 +47,51 @@ def svg(graph: ConceptGraph) -> str:
     )
 
 
+@dataclass(frozen=True)
+class Layout:
+    """The upper left corner of every node's card, and the size of the whole."""
+
+    corners: Mapping[str, tuple[float, float]]
+    rows: Mapping[str, float]
+    """The top of each layer's row."""
+    width: float
+    height: float
+
+
+def lay_out(graph: ConceptGraph) -> Layout:
+    """Rows centred; in each, nodes stand near the middle of what they lead to, residuals at the right end."""
+    layers = [LOGITS, *reversed(graph.layers)]
+    rows = [list(graph.row(layer)) for layer in layers]
+    widest = max((len(row) for row in rows), default=1)
+    width = _MARGIN + max(1, widest) * (_CARD[0] + _GAP) + _GAP
+    middle: dict[str, float] = {}
+    corners: dict[str, tuple[float, float]] = {}
+    for i, row in enumerate(rows):
+        ordered = _ordered(row, graph, middle)
+        left = _MARGIN + (width - _MARGIN - len(row) * (_CARD[0] + _GAP) + _GAP) / 2
+        for j, node in enumerate(ordered):
+            x = left + j * (_CARD[0] + _GAP)
+            corners[node.id] = (x, _TOP + i * _ROW)
+            middle[node.id] = x + _CARD[0] / 2
+    tops = {layer: float(_TOP + i * _ROW) for i, layer in enumerate(layers)}
+    return Layout(corners, tops, float(width), float(_TOP + (len(layers) - 1) * _ROW + _CARD[1] + _TOP))
+
+
+def _ordered(row: Sequence[Node], graph: ConceptGraph, middle: Mapping[str, float]) -> list[Node]:
+    """By the mean place of the nodes that each leads to, weighted by the edges."""
+
+    def place(node: Node) -> tuple[bool, float]:
+        out = [(edge.weight, middle[edge.target]) for edge in graph.edges if edge.source == node.id]
+        total = sum(weight for weight, _ in out)
+        return node.kind == "residual", sum(weight * x for weight, x in out) / total if total else 0.0
+
+    return sorted(row, key=place)
+
+
 def _rows(graph: ConceptGraph, where: Layout) -> Iterator[str]:
     """The layers' names, and what their rows leave out."""
     for layer, top in where.rows.items():
-        y = top + CARD[1] / 2
+        y = top + _CARD[1] / 2
         yield f'<text class="layer" x="16" y="{y - 10:g}">{escape("classes" if layer == LOGITS else layer)}</text>'
         if layer != LOGITS:
             account = graph.account(layer)
@@ -57,7 +113,7 @@ def _edges(graph: ConceptGraph, where: Layout) -> Iterator[str]:
 def _edge(edge: Edge, where: Layout) -> str:
     x0, y0 = where.corners[edge.source]
     x1, y1 = where.corners[edge.target]
-    x0, x1, y1 = x0 + CARD[0] / 2, x1 + CARD[0] / 2, y1 + CARD[1]
+    x0, x1, y1 = x0 + _CARD[0] / 2, x1 + _CARD[0] / 2, y1 + _CARD[1]
     bend = (y0 - y1) / 2
     strength = min(1.0, edge.weight)
     kind = ("against" if edge.sign < 0 else "for") + (" doubtful" if (edge.p_value or 0) > SIGNIFICANT else "")
@@ -80,7 +136,7 @@ def _cards(graph: ConceptGraph, where: Layout) -> Iterator[str]:
         flow = f"<title>{escape(said)}</title>"
         yield (
             f'<g class="card {node.kind}" transform="translate({x:g} {y:g})">{flow}'
-            f'<rect width="{CARD[0]}" height="{CARD[1]}" rx="8"/>{inside}</g>'
+            f'<rect width="{_CARD[0]}" height="{_CARD[1]}" rx="8"/>{inside}</g>'
         )
 
 
@@ -88,10 +144,10 @@ def _class(graph: ConceptGraph, node: Node) -> str:
     number = graph.classes.index(node)
     label = node.label if len(node.label) <= 20 else f"{node.label[:19]}…"
     return (
-        f'<rect class="c{number % _CLASS_COLOURS}" width="{CARD[0]}" height="6" rx="3"/>'
-        f'<text class="name" x="{CARD[0] / 2}" y="46">{escape(label)}</text>'
-        f'<text class="soft middle" x="{CARD[0] / 2}" y="66">probability {node.activation:.1%}</text>'
-        f'<text class="soft middle" x="{CARD[0] / 2}" y="82">logit {node.importance[number]:.2f}</text>'
+        f'<rect class="c{number % _CLASS_COLOURS}" width="{_CARD[0]}" height="6" rx="3"/>'
+        f'<text class="name" x="{_CARD[0] / 2}" y="46">{escape(label)}</text>'
+        f'<text class="soft middle" x="{_CARD[0] / 2}" y="66">probability {node.activation:.1%}</text>'
+        f'<text class="soft middle" x="{_CARD[0] / 2}" y="82">logit {node.importance[number]:.2f}</text>'
     )
 
 
@@ -104,23 +160,23 @@ def _concept(graph: ConceptGraph, node: Node) -> str:
 
 def _residual(graph: ConceptGraph, node: Node) -> str:
     return (
-        f'<text class="name" x="{CARD[0] / 2}" y="36">residual</text>'
-        f'<text class="soft middle" x="{CARD[0] / 2}" y="55">what no concept covers:</text>'
-        f'<text class="soft middle" x="{CARD[0] / 2}" y="71">{escape(percent(node.activation))} of the layer</text>'
+        f'<text class="name" x="{_CARD[0] / 2}" y="36">residual</text>'
+        f'<text class="soft middle" x="{_CARD[0] / 2}" y="55">what no concept covers:</text>'
+        f'<text class="soft middle" x="{_CARD[0] / 2}" y="71">{escape(percent(node.activation))} of the layer</text>'
         + _footer(graph, node, "")
     )
 
 
 def _picture(picture: Image.Image | None, place: int) -> str:
-    x = _INSET + place * (PICTURE + CARD[0] - 2 * (PICTURE + _INSET))
-    frame = f'x="{x}" y="{_INSET}" width="{PICTURE}" height="{PICTURE}"'
+    x = _INSET + place * (_PICTURE + _CARD[0] - 2 * (_PICTURE + _INSET))
+    frame = f'x="{x}" y="{_INSET}" width="{_PICTURE}" height="{_PICTURE}"'
     return f'<rect class="empty" {frame}/>' if picture is None else f'<image {frame} href="{uri(picture)}"/>'
 
 
 def _footer(graph: ConceptGraph, node: Node, label: str) -> str:
     """The node's name, and a bar for each class: to the right speaks for it, to the left against."""
     largest = max((abs(v) for other in graph.row(node.layer) for v in other.importance), default=0.0)
-    middle, reach = CARD[0] - _INSET - PICTURE / 2, PICTURE / 2
+    middle, reach = _CARD[0] - _INSET - _PICTURE / 2, _PICTURE / 2
     step = 18 / max(1, len(node.importance))
     bars = []
     for c, value in enumerate(node.importance):
@@ -134,6 +190,71 @@ def _footer(graph: ConceptGraph, node: Node, label: str) -> str:
     below = f'<text class="soft small" x="{_INSET}" y="100">{escape(beside)}</text>' if beside else ""
     name = f'<text class="soft" x="{_INSET}" y="{89 if beside else 94}">{escape(label)}</text>'
     return "".join((name, below, *bars, axis))
+
+
+def percent(share: float) -> str:
+    """ "12 %", "0.4 %", "< 0.1 %"."""
+    if 0 < share < 0.001:
+        return "< 0.1 %"
+    return f"{100 * share:.0f} %" if share >= 0.0095 or not share else f"{100 * share:.1f} %"
+
+
+def off_the_map(node: Node) -> str:
+    """ "83 % prefix tokens": how much of a node no map can show; empty where that is less than 1 %."""
+    return f"{percent(node.prefix_share)} prefix tokens" if node.prefix_share >= _LEAST_SHARE else ""
+
+
+def mosaic(exemplars: tuple[bytes, ...]) -> Image.Image | None:
+    """The first four exemplars in a square; None where there are none."""
+    if not exemplars:
+        return None
+    half, sheet = _THUMBNAIL // 2, Image.new("RGB", (_THUMBNAIL, _THUMBNAIL), "#808080")
+    for i, content in enumerate(exemplars[:4]):
+        sheet.paste(_opened(content).resize((half - 1, half - 1)), (i % 2 * (half + 1), i // 2 * (half + 1)))
+    return sheet
+
+
+def located(view: bytes, node: Node) -> Image.Image | None:
+    """The photograph, bright where the node's concept is (`u_pq`); None without a photograph or a map."""
+    return _lit(view, node.map)
+
+
+def caused(view: bytes, node: Node) -> Image.Image | None:
+    """The photograph, bright at the pixels that caused the concept: the node's iERF."""
+    return _lit(view, node.ierf)
+
+
+def _opened(content: bytes) -> Image.Image:
+    """An encoded picture."""
+    with Image.open(BytesIO(content)) as picture:
+        return picture.convert("RGB")
+
+
+def jpeg(picture: Image.Image) -> bytes:
+    """A thumbnail as a JPEG file."""
+    content = BytesIO()
+    picture.save(content, "JPEG", quality=85)
+    return content.getvalue()
+
+
+def png(picture: Image.Image) -> bytes:
+    """A picture as a PNG file."""
+    content = BytesIO()
+    picture.save(content, "PNG")
+    return content.getvalue()
+
+
+def uri(picture: Image.Image) -> str:
+    """A thumbnail inside a page."""
+    return f"data:image/jpeg;base64,{b64encode(jpeg(picture)).decode()}"
+
+
+def _lit(view: bytes, cells: Cells | None) -> Image.Image | None:
+    if not view or cells is None:
+        return None
+    values: np.ndarray = cells.tensor().numpy()
+    photo = _opened(view).resize((_THUMBNAIL, _THUMBNAIL), Image.Resampling.BICUBIC)
+    return lit(photo, -values if values.sum() < 0 else values)
 
 
 _STYLE = """

@@ -1,4 +1,4 @@
-"""A concept graph as an interactive page: the page built from `web/`, with graphs and pictures put into it."""
+"""A concept graph as a file: the interactive page that is built from `web/`, a picture, or JSON."""
 
 import json
 import zlib
@@ -14,21 +14,31 @@ from urllib.parse import quote
 
 from PIL import Image
 
+from ierf.errors import UnknownNameError
 from ierf.files import write
-from ierf.graph.files.schema import to_json
-from ierf.graph.picture.thumbnails import mosaic
-from ierf.graph.picture.words import left_out
-from ierf.graph.structure.cells import Cells
-from ierf.graph.structure.concept_graph import ConceptGraph
-from ierf.graph.structure.node import Node
+from ierf.graph.concept_graph import ConceptGraph
+from ierf.graph.elements import SIGNIFICANT, Cells, Node
+from ierf.graph.picture.drawing import mosaic, percent, svg
+from ierf.graph.schema import to_json
 from ierf.store.lock import only_writer
 
-SIDE = 96
+SUFFIXES = (".json", ".html", ".svg")
+_SIDE = 96
 """Pixels of a node's picture."""
 _QUALITY = 70
 
 Address = Callable[[str, bytes], str]
 """Where a page finds the picture with this name and content."""
+
+
+def save(graph: ConceptGraph, path: Path, single_file: bool) -> Path:
+    """The graph in the form that the suffix names; folders are made."""
+    if path.suffix not in SUFFIXES:
+        raise UnknownNameError("form of a graph", path.suffix or str(path), SUFFIXES)
+    if path.suffix == ".html":
+        return save_page(path, graph, single_file=single_file)
+    text = svg(graph) if path.suffix == ".svg" else json.dumps(to_json(graph), indent=1, allow_nan=False)
+    return write(path, text.encode())
 
 
 @dataclass(frozen=True)
@@ -82,6 +92,69 @@ def save_page(path: Path, *graphs: ConceptGraph, single_file: bool = False, **op
         return write(path, page(*graphs, address=None if single_file else beside, **options).encode())
 
 
+def left_out(graph: ConceptGraph) -> list[str]:
+    """What the graph does not show, with its numbers."""
+    said = _without_concepts(graph)
+    if graph.layers:
+        last, shown = graph.account(graph.layers[0]), [min(a.score_kept) for a in graph.accounts]
+        least, most = percent(min(shown)), percent(max(shown))
+        said.append(
+            f"The shown concepts of a layer hold {least if least == most else f'{least} to {most}'} of what all of its "
+            "concepts add to or take from a class."
+        )
+        said.append(
+            f"Followed edge by edge from the classes down to {last.layer}, {percent(last.influence_kept)} of the score "
+            "is left: the rest went to concepts that are not shown, to weak edges and to residuals on the way."
+        )
+        worst = max(graph.accounts, key=lambda account: account.residual_share)
+        said.append(
+            f"The concepts miss up to {percent(worst.residual_share)} of a layer ({worst.layer}): the residual nodes."
+        )
+        errors = max(account.completeness_error for account in graph.accounts)
+        said.append(
+            f"Attributions add up to the scores within {errors:.2g} of the score; the codes’ KKT residual is at most "
+            f"{max(account.kkt for account in graph.accounts):.1g} λ."
+        )
+    keep = graph.settings.get("keep", 1)
+    if keep < 1:
+        said.append(
+            f"Of the edges between two layers only the strongest, which carry {percent(keep)} of the flow there, are "
+            "in this file; a graph that is built with keep=1 has all."
+        )
+    if graph.settings.get("patches_only", False):
+        said.append(
+            "Concepts were found in patches alone and may fit the class token badly; with `ierf collect "
+            "--prefix-tokens` they are found in it too."
+        )
+    tested = [edge for edge in graph.edges if edge.p_value is not None]
+    if tested:
+        doubtful = sum((edge.p_value or 0) > SIGNIFICANT for edge in tested)
+        said.append(
+            f"{doubtful} of {len(tested)} edges are no stronger than those of concepts drawn at random "
+            f"(p > {SIGNIFICANT}); they are dashed."
+        )
+    return said
+
+
+def _without_concepts(graph: ConceptGraph) -> list[str]:
+    """Why layers show no concept, and what helps; nothing where all show some."""
+    empty = [a for a in graph.accounts if not any(node.kind == "concept" for node in graph.row(a.layer))]
+    silent, found = [a.layer for a in empty if not a.active], [a.layer for a in empty if a.active]
+    said = []
+    if silent:
+        said.append(
+            f"No concept of {', '.join(silent)} is in a PFV here, so only residuals are shown: its λ leaves no "
+            "coefficient, as that of a bank with few concepts does; fit the bank with a smaller l0_ratio "
+            "(--l0-ratio), or to more photographs."
+        )
+    if found:
+        said.append(
+            f"The concepts of {', '.join(found)} that are in this picture speak for none of the classes, so none is "
+            "shown; ask for other classes, or fit the bank to more photographs."
+        )
+    return said
+
+
 def _inside(name: str, content: bytes) -> str:
     kind = {".png": "png", ".webp": "webp"}.get(Path(name).suffix, "jpeg")
     return f"data:image/{kind};base64,{b64encode(content).decode()}"
@@ -117,7 +190,7 @@ def _thumbnail(node: Node) -> str:
     if picture is None:
         return ""
     content = BytesIO()
-    picture.resize((SIDE, SIDE), Image.Resampling.LANCZOS).save(content, "WEBP", quality=_QUALITY)
+    picture.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS).save(content, "WEBP", quality=_QUALITY)
     return _inside("thumbnail.webp", content.getvalue())
 
 

@@ -23,9 +23,7 @@ def graph(subject: Subject, picture: Image.Image, asked: Graph) -> Work:
     layers = [name for name in bank.layers if name in wanted]
 
     def work(progress: Progress) -> Result:
-        from ierf.graph import ConceptGraph
-        from ierf.graph.files.schema import to_json
-        from ierf.graph.picture.page import page
+        from ierf.graph import ConceptGraph, page, to_json
 
         made = ConceptGraph.build(subject.model, bank, picture, named, layers, keep=asked.keep, progress=progress.at)
         progress.at("the page")
@@ -43,7 +41,7 @@ def graph(subject: Subject, picture: Image.Image, asked: Graph) -> Work:
 
 def found_by(result: Result | None) -> "ConceptGraph | None":
     """The graph that such a job made; None for another job's result."""
-    from ierf.graph.files.schema import from_json
+    from ierf.graph import from_json
 
     if result is None or DATA not in result.files:
         return None
@@ -52,7 +50,8 @@ def found_by(result: Result | None) -> "ConceptGraph | None":
 
 def _row(made: "ConceptGraph", layer: str, files: dict[str, File]) -> dict[str, Any]:
     """A layer's concepts, the most important first."""
-    from ierf.graph.picture.thumbnails import caused, encoded, mosaic
+    from ierf.graph import caused, mosaic
+    from ierf.graph import jpeg as encoded
 
     entries = []
     concepts = [node for node in made.row(layer) if node.kind == "concept"]

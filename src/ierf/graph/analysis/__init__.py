@@ -1,0 +1,1 @@
+"""What graphs are for: intervening, comparing, diagnosing, and photographs that fool the network."""

@@ -1,0 +1,142 @@
+"""Photographs written with concepts: each layer's PFVs, their codes, and what the codes give back (Eq. 11–12)."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from PIL import Image
+from torch import Tensor
+
+from ierf.concepts import lasso
+from ierf.errors import IerfError
+from ierf.graph.influence.layer_objective import Reconstruction
+from ierf.graph.picture.drawing import png
+from ierf.model import VisionModel, capture
+from ierf.model.following import Values
+from ierf.model.images import ImageLike
+
+if TYPE_CHECKING:
+    from ierf.concepts import ConceptBank, LayerConcepts
+
+
+Photographs = Tensor | ImageLike | Sequence[ImageLike]
+"""Prepared pixels (N, 3, H, W), a photograph, or several."""
+
+
+class OpenedPhotographs:
+    """Photographs of a model by number; those from files are read when they are asked for."""
+
+    def __init__(self, model: VisionModel, photographs: Tensor | Sequence[ImageLike]) -> None:
+        self._model, self._photographs = model, photographs
+
+    def __len__(self) -> int:
+        return len(self._photographs)
+
+    def x(self, index: int) -> Float[Tensor, "1 3 H W"]:
+        """The pixels as the network takes them."""
+        if isinstance(self._photographs, Tensor):
+            return self._photographs[index : index + 1].to(self._model.device, self._model.dtype)
+        return self._model.prepare(self._photographs[index])
+
+    @property
+    def name(self) -> str:
+        """The file's name, or how many there are."""
+        if len(self) > 1:
+            return f"{len(self)} photographs"
+        one = self._photographs[0]
+        return Path(one).name if isinstance(one, str | Path) else "photograph"
+
+    @property
+    def view(self) -> bytes:
+        """A single photograph as the network sees it, a PNG file; nothing for several."""
+        if len(self) > 1:
+            return b""
+        return png(self._model.preprocess.picture(self.x(0)[0]))
+
+
+def open_photographs(model: VisionModel, photographs: Photographs) -> OpenedPhotographs:
+    """Raises `IerfError` where there are none, or for pixels of another shape."""
+    if isinstance(photographs, Tensor):
+        if photographs.ndim != 4 or not len(photographs):
+            raise IerfError(f"prepared pixels are (N, 3, H, W) with N ≥ 1, not {tuple(photographs.shape)}")
+        return OpenedPhotographs(model, photographs)
+    several = [photographs] if isinstance(photographs, str | Path | Image.Image | np.ndarray) else list(photographs)
+    if not several:
+        raise IerfError("a graph needs at least one photograph")
+    return OpenedPhotographs(model, several)
+
+
+@dataclass(frozen=True, eq=False)
+class EncodedLayer:
+    """One layer of one photograph, written with concepts."""
+
+    concepts: "LayerConcepts"
+    pfvs: Float[Tensor, "P C"]
+    made: Reconstruction
+    """`X̂ = U V + shift`."""
+    l0: float
+    """Concepts with a coefficient at a position, on average."""
+    kkt: float
+    """The largest KKT residual of a code, relative to λ."""
+
+    @property
+    def residual_share(self) -> float:
+        """`‖X − X̂‖ / ‖X − shift‖`."""
+        return residual_share(self.pfvs, self.made.full, self.made.shift)
+
+    @property
+    def strengths(self) -> Float[Tensor, " K"]:
+        """`Σ_p |u_pk|`."""
+        return self.made.spread(self.made.codes.abs().sum(0))
+
+    @property
+    def prefix_strengths(self) -> Float[Tensor, " K"]:
+        """The part of `strengths` that lies at tokens in front of the patches."""
+        return self.made.spread(self.made.codes[: self.concepts.prefix_tokens or 0].abs().sum(0))
+
+    def columns(self, concepts: Int[Tensor, " Q"]) -> Float[Tensor, "P Q"]:
+        """The coefficients of some concepts at all positions; 0 for those that are not active."""
+        places = self.made.active[:, None] == concepts.to(self.made.active.device)
+        return self.made.codes @ places.to(self.made.codes)
+
+    def on_map(self, values: Float[Tensor, " P"]) -> Float[Tensor, "h w"]:
+        """Numbers of all positions as rows and columns, without prefix tokens; one row where rows are unknown."""
+        size = self.concepts.map
+        return values[self.concepts.prefix_tokens or 0 :].reshape(size if len(size) == 2 else (1, -1))
+
+
+EncodedLayers = Mapping[str, EncodedLayer]
+"""By the layers' names."""
+
+
+def encode(
+    model: VisionModel, bank: "ConceptBank", x: Float[Tensor, "1 3 H W"], layers: Sequence[str]
+) -> dict[str, EncodedLayer]:
+    """The codes of every layer, from one forward pass."""
+    with torch.no_grad():
+        found = capture(model, x, layers, values_of(bank))
+        return {layer: _coded(bank.layer(layer), found[layer].pfvs[0]) for layer in layers}
+
+
+def values_of(bank: "ConceptBank") -> Values:
+    """What the bank's PFVs are; layers without an activation at their end have "output" in any bank."""
+    return "pre-activation" if any(bank.layer(n).values == "pre-activation" for n in bank.layers) else "output"
+
+
+def _coded(concepts: "LayerConcepts", pfvs: Float[Tensor, "P C"]) -> EncodedLayer:
+    atoms, shift = concepts.atoms.to(pfvs), concepts.shift.to(pfvs)
+    found = lasso(pfvs - shift, atoms, concepts.lam, concepts.positive)
+    made = Reconstruction.of(found.sparse, atoms, shift)
+    return EncodedLayer(concepts, pfvs, made, float(found.l0.mean()), float(found.kkt.max()))
+
+
+def residual_share(
+    x: Float[Tensor, "*N C"], reconstruction: Float[Tensor, "*N C"], shift: Float[Tensor, " C"]
+) -> float:
+    """`‖X − X̂‖ / ‖X − shift‖`; 0 for a layer without anything."""
+    whole = (x - shift).norm()
+    return float((x - reconstruction).norm() / whole) if whole > 0 else 0.0

@@ -1,1 +1,0 @@
-"""A concept graph as a file."""

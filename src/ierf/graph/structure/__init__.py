@@ -1,1 +1,0 @@
-"""What a concept graph is made of."""

@@ -1,1 +1,0 @@
-"""What a concept graph is used for: comparing, diagnosing, intervening, attacking."""
