@@ -257,9 +257,8 @@ def _moved_axis(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], parent
     if name in ("T", "mT"):
         moved = getattr(sizes, name)
     else:
-        moved = (
-            getattr(torch, name)(sizes, *args[1:], **kwargs) if name != "permute" else _permuted(sizes, args, kwargs)
-        )
+        move = _permuted if name == "permute" else getattr(torch, name)
+        moved = move(sizes, *args[1:], **kwargs)
     return int(moved.shape.index(axis + 2))
 
 
