@@ -20,9 +20,8 @@ from torch import Tensor
 
 import ierf
 from ierf.report.explanation import PFVField
-from ierf.report.grids import on_grid
-from ierf.report.pictures import cells, overlay, spotlight
-from ierf.report.words import best_classes, percent
+from ierf.report.pictures import cells, on_grid, overlay, spotlight
+from ierf.report.text import best_classes, percent
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 MODEL = "bundled:resnet18-tiny"

@@ -14,7 +14,7 @@ import numpy as np
 from PIL import Image
 
 import ierf
-from ierf.report.server import Access, Jobs, Limits, Subject, create_app, listening, server
+from ierf.report.server import Access, Jobs, Limits, ServedModel, create_app, listening, server
 
 FINISHED = ("done", "failed", "cancelled")
 
@@ -84,7 +84,7 @@ def encoded(picture: Image.Image, form: str = "PNG", **options: Any) -> bytes:
 
 
 @contextmanager
-def served(subject: Subject, access: Access | None = None, limits: Limits | None = None) -> Iterator[Client]:
+def served(subject: ServedModel, access: Access | None = None, limits: Limits | None = None) -> Iterator[Client]:
     """A server at a free port of this machine, in a thread."""
     bounds = limits or Limits()
     jobs, bound = Jobs(bounds), listening("127.0.0.1", 0)

@@ -11,7 +11,7 @@ from ierf.cli.console import out, say
 from ierf.cli.ledger_table import ledger_table
 from ierf.cli.options import DEFAULT_MODEL, Bias, Device, Model, Unknown, given
 from ierf.model import load
-from ierf.report.words import ledger_sentence
+from ierf.report.text import ledger_sentence
 
 SEED = 0
 

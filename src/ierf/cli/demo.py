@@ -14,7 +14,7 @@ from ierf.files import write
 from ierf.model import load
 from ierf.model.loading.extras import extra
 from ierf.report import explain
-from ierf.report.words import best_classes, ledger_sentence
+from ierf.report.text import best_classes, ledger_sentence
 
 PHOTOS = ("chelsea", "coffee", "rocket")
 

@@ -16,8 +16,8 @@ from ierf.errors import IerfError
 from ierf.model import VisionModel, find_images, load, read_image
 from ierf.report import Card, Explanation, card, save_index
 from ierf.report import explain as explain_photo
-from ierf.report.names import distinct_stems
-from ierf.report.words import best_classes
+from ierf.report.index import distinct_stems
+from ierf.report.text import best_classes
 
 
 def explain(

@@ -5,7 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from ierf.attribution import Entry, Ledger
-from ierf.report.words import percent
+from ierf.report.text import percent
 
 
 def ledger_table(ledger: Ledger) -> Table:

@@ -46,11 +46,11 @@ def serve(
     bound = server.listening(host, port)
     loaded = load(model, device)
     concepts = None if bank is None else ConceptBank.load(bank)
-    subject = server.Subject.of(loaded, concepts, **given(unknown=unknown))
+    served = server.ServedModel.of(loaded, concepts, **given(unknown=unknown))
     jobs = server.Jobs(limits)
     say(f"{loaded.name} at {server.address(bound, host, access.token)} (Ctrl-C ends it)")
     try:
-        server.run(server.create_app(subject, jobs, access, limits), bound)
+        server.run(server.create_app(served, jobs, access, limits), bound)
     finally:
         jobs.close()
     say("stopped")

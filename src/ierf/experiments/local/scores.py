@@ -27,7 +27,7 @@ from ierf.metrics import (
     sparseness,
     stability,
 )
-from ierf.metrics.presets import Preset
+from ierf.metrics.scoring import Preset
 from ierf.model import VisionModel, evaluating
 
 PAPER_METRICS = ("pointing", "localization", "sparseness", "fidelity", "stability")

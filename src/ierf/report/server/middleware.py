@@ -14,7 +14,7 @@ from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ierf.errors import IerfError
-from ierf.report.server.limits import Limits
+from ierf.report.server.schemas import Limits
 
 UPLOADS = "/api/photos"
 COOKIE = "ierf_token"
@@ -59,7 +59,7 @@ class Access:
         return self.token is not None and secrets.compare_digest(given.encode(), self.token.encode())
 
 
-class Guard:
+class AccessMiddleware:
     """The server behind its door."""
 
     def __init__(self, app: ASGIApp, access: Access, limits: Limits, headers: Mapping[str, str]) -> None:

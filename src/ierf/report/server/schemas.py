@@ -1,8 +1,51 @@
-"""What a browser may ask for, with the shape of each request."""
+"""What passes between a browser and the server: the shape of each request, its bounds, and messages without paths."""
 
+import re
+from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+
+from ierf.errors import IerfError
+
+_MIB = 2**20
+RETRY_AFTER = 5
+"""Seconds."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds on what one request may bring and on what all of them together may hold."""
+
+    upload: int = 20 * _MIB
+    """Bytes of a photograph's file."""
+    pixels: int = 50_000_000
+    """Of a photograph: a small file can hold a picture that fills the memory."""
+    request: int = 64 * 1024
+    """Bytes of any other request's body."""
+    patience: float = 60.0
+    """Seconds until a body must have arrived."""
+    arriving: int = 320 * _MIB
+    """Bytes of the files of all photographs that arrive at the same time, or wait to be read."""
+    decoding: int = 2
+    """Photographs read at the same time."""
+    queue: int = 16
+    """Jobs that wait."""
+    photos: int = 256 * _MIB
+    """Bytes of decoded photographs that are kept."""
+    results: int = 256 * _MIB
+    """Bytes of results that are kept."""
+
+
+class RefusedError(IerfError):
+    """A request that is not served, with its HTTP status."""
+
+    def __init__(self, status: int, message: str, retry_after: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.retry_after = retry_after
+        """Seconds after which it may be served."""
+
 
 Class = Annotated[int, Field(ge=0)] | Annotated[str, Field(max_length=200)]
 Name = Annotated[str, Field(max_length=200)]
@@ -10,14 +53,14 @@ Concept = Annotated[str, Field(max_length=200, pattern=r"^[^/]+/[0-9]{1,9}$")]
 """As in "layer3.1/512"."""
 
 
-class _Asked(BaseModel):
+class _Request(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     photo: Annotated[str, Field(max_length=64)]
     """What the upload was answered with."""
 
 
-class Maps(_Asked):
+class MapsRequest(_Request):
     """Where the evidence for classes is."""
 
     kind: Literal["maps"]
@@ -29,7 +72,7 @@ class Maps(_Asked):
     """None: low, high and input, as far as the method has them."""
 
 
-class Ierf(_Asked):
+class IerfRequest(_Request):
     """The pixels that caused one feature vector."""
 
     kind: Literal["ierf"]
@@ -41,7 +84,7 @@ class Ierf(_Asked):
     method: Name | None = None
 
 
-class Graph(_Asked):
+class GraphRequest(_Request):
     """Which concepts made the classes."""
 
     kind: Literal["graph"]
@@ -53,7 +96,7 @@ class Graph(_Asked):
     """The share of the flow between two layers whose edges are kept."""
 
 
-class Intervention(_Asked):
+class InterventionRequest(_Request):
     """What the network says with concepts switched off or put in."""
 
     kind: Literal["intervention"]
@@ -68,4 +111,14 @@ class Intervention(_Asked):
     """The job of a graph whose claims to hold against what happens."""
 
 
-Asked = Annotated[Maps | Ierf | Graph | Intervention, Field(discriminator="kind")]
+JobRequest = Annotated[MapsRequest | IerfRequest | GraphRequest | InterventionRequest, Field(discriminator="kind")]
+
+
+_PATH = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?[/\\][^\s'\"]*[^\s'\":;,.]")
+LONGEST = 600
+
+
+def redacted(message: str) -> str:
+    """The message with "…" for every absolute path, in one line of bounded length."""
+    text = _PATH.sub("…", " ".join(message.split()))
+    return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"

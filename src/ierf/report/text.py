@@ -1,11 +1,12 @@
-"""Sentences of a report: what was conserved, how it was made, how to make it again."""
+"""Numbers and sentences of a report: what was conserved, how it was made, how to make it again."""
 
+import re
 import shlex
+import unicodedata
 from typing import Any
 
 from ierf.attribution import Ledger
 from ierf.report.explanation import RESOLUTIONS, Explanation
-from ierf.report.figures import signed
 
 ROUNDING = 1e-4
 """Of the whole relevance: less than that is no leak."""
@@ -39,6 +40,31 @@ HOW_TO_READ = (
 )
 
 
+def percent(share: float, digits: int | None = None) -> str:
+    """A share in percent, or a dash for NaN: one decimal, but four within a percent of all or nothing.
+
+    digits: so many significant ones instead.
+    """
+    if share != share:
+        return "–"
+    if digits is not None:
+        return f"{100 * share:.{digits}g} %".replace("-", "−")
+    decimals = 4 if min(abs(share), abs(1 - share)) < 0.01 else 1
+    text = f"{round(100 * share, decimals) + 0.0:.{decimals}f}".rstrip("0").rstrip(".")
+    return f"{text} %".replace("-", "−")
+
+
+def slug(text: str) -> str:
+    """`text` as a file name: ASCII letters, digits, dots and dashes, at most 80."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Za-z0-9.]+", "-", plain).strip("-.")[:80] or "unnamed"
+
+
+def signed(value: float) -> str:
+    """A number as captions show it: three digits, a real minus."""
+    return f"{value:+#.3g}".replace("-", "−").rstrip(".")
+
+
 def method_sentence(explanation: Explanation) -> str:
     """Method and options, as in "Sharing Ratio Decomposition, bias = drop"."""
     options = [f"{name} = {value}" for name, value in explanation.options.items()]
@@ -62,13 +88,6 @@ def ledger_sentence(account: Ledger) -> str:
         return f"{arrived}; nothing leaked on the way."
     named = ", ".join(f"{where} ({percent(amount / account.relevance_in)})" for where, amount in lost)
     return f"{arrived}; the largest leaks: {named}."
-
-
-def percent(share: float) -> str:
-    """A share in percent: one decimal, but four within a percent of all or nothing."""
-    decimals = 4 if min(abs(share), abs(1 - share)) < 0.01 else 1
-    text = f"{round(100 * share, decimals) + 0.0:.{decimals}f}".rstrip("0").rstrip(".")
-    return f"{text} %".replace("-", "−")
 
 
 def as_command(explanation: Explanation) -> str | None:
