@@ -12,8 +12,7 @@ from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from ierf.cli.console import err, out, say, say_path
-from ierf.cli.options import Device, one_of
+from ierf.cli.app import Device, err, names_of, one_of, out, say, say_path
 from ierf.concepts import ConceptBank
 from ierf.concepts.bank_fitting import L0_RATIO
 from ierf.concepts.matching import match_concepts
@@ -75,7 +74,7 @@ def fit(
             opened,
             extractor,
             n_concepts,
-            _names(layer),
+            names_of(layer),
             seed,
             l0_ratio=l0_ratio,
             positive=positive,
@@ -115,7 +114,7 @@ def show(
 
     bank = ConceptBank.load(address, store)
     loaded = None if model is None else load(model, device)
-    say_path(save_concepts(bank, save, _names(layer), cast(Order, sort or "frequency"), limit, seed, loaded))
+    say_path(save_concepts(bank, save, names_of(layer), cast(Order, sort or "frequency"), limit, seed, loaded))
 
 
 @concepts.command()
@@ -173,10 +172,6 @@ def _named(store: PFVStore, model: str | None) -> VisionModel | None:
         say("the store's model cannot be loaded, so classes go by number; --model names it", "yellow")
         return None
     return found
-
-
-def _names(layers: list[str] | None) -> list[str] | None:
-    return [name.strip() for some in layers or [] for name in some.split(",") if name.strip()] or None
 
 
 @contextmanager

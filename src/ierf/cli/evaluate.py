@@ -8,8 +8,7 @@ from typing import Annotated
 import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ierf.cli.console import err, out, say_path
-from ierf.cli.options import DEFAULT_MODEL, Device, Model
+from ierf.cli.app import DEFAULT_MODEL, Device, Model, err, out, say_path
 from ierf.experiments.data import open_data
 from ierf.experiments.journal import Track
 from ierf.experiments.local.activations import TABLE

@@ -8,9 +8,9 @@ from typing import Annotated
 import typer
 
 from ierf.cafe import METHODS as LATENT_METHODS
+from ierf.cli.app import Device, names_of
 from ierf.cli.evaluate import Folder, Seed, tracked
-from ierf.cli.evaluate_concepts import names_of, show_all
-from ierf.cli.options import Device
+from ierf.cli.evaluate_concepts import show_all
 from ierf.errors import IerfError, UnknownNameError
 from ierf.experiments.concepts.fitted import parse_recipes
 from ierf.experiments.journal import Track

@@ -14,8 +14,20 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from ierf.cli.console import complain, err, out, say, say_path
-from ierf.cli.options import DEFAULT_MODEL, Device, Model, given, one_of
+from ierf.cli.app import (
+    DEFAULT_MODEL,
+    Device,
+    Model,
+    complain,
+    err,
+    given,
+    names_of,
+    one_of,
+    out,
+    save_picture,
+    say,
+    say_path,
+)
 from ierf.concepts.sae import SAE, FromModel, FromStore, Metrics, Source, Training, train
 from ierf.concepts.sae.checkpoint import FILE
 from ierf.concepts.sae.folders import saved_autoencoders, trained_values
@@ -95,7 +107,7 @@ def train_command(
         seed=seed,
         **given(samples=samples, batch=batch, lr=lr, schedule=schedule, buffer=buffer, compute=compute),
     )
-    names = [name.strip() for some in layers for name in some.split(",") if name.strip()]
+    names = names_of(layers) or []
     with _processes(device) as here:
         source: Source
         if (data is None) == (store is None):
@@ -231,11 +243,7 @@ def show(
     if any(not 0 <= one < saes[name].n_latents for one in chosen):
         raise IerfError(f"latents are numbered from 0 to {saes[name].n_latents - 1}; got {chosen}")
     sheet = latent_sheet(loaded, found, data, chosen)
-    try:
-        sheet.save(save, "PNG")
-    except OSError as error:
-        raise IerfError(f"cannot write {str(save)!r}: {error.strerror or error}") from error
-    say_path(save)
+    save_picture(sheet, save)
 
 
 def _train(saes: dict[str, SAE], source: Source, settings: Training, folder: Path, save_every: int) -> None:

@@ -4,8 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ierf.cli.console import say
-from ierf.cli.options import DEFAULT_MODEL, Device, Model, Unknown, given
+from ierf.cli.app import DEFAULT_MODEL, Device, Model, Unknown, given, say
 from ierf.model import load
 from ierf.model.loading.extras import extra
 
