@@ -29,9 +29,8 @@ from rich.table import Table
 from torch import Tensor
 
 import ierf
-from ierf.experiments.bootstrap import confidence_interval
-from ierf.experiments.local.similarity import spearman
 from ierf.experiments.methods import Method, parse_methods
+from ierf.experiments.statistics import confidence_interval, spearman
 from ierf.experiments.truth.scenes import Known, as_mask, scene_inputs
 from ierf.metrics.scoring import at_pixels
 from ierf.world import HELD_OUT, Scenes, part_masks

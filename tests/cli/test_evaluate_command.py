@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from typer.testing import CliRunner, Result
 
 from ierf.cli import main
-from ierf.experiments.local.cifar import CifarResNet
+from ierf.experiments.local.activations import CifarResNet
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "experiments"))
 from photographs import write_photographs

@@ -10,8 +10,7 @@ from torch import nn
 
 from ierf.errors import IerfError
 from ierf.experiments.data import open_data
-from ierf.experiments.local.activations import TABLE, activations
-from ierf.experiments.local.cifar import ACTIVATIONS, CifarResNet, load_checkpoints
+from ierf.experiments.local.activations import ACTIVATIONS, TABLE, CifarResNet, activations, load_checkpoints
 from ierf.experiments.local.scores import LocalSettings, measured
 from ierf.experiments.methods import parse_methods
 

@@ -18,15 +18,19 @@ import ierf
 from ierf.cli import main
 from ierf.concepts import ConceptBank
 from ierf.errors import IerfError
-from ierf.experiments.concepts.curves import GRID, area, cells, curves_json, on_grid
 from ierf.experiments.concepts.extractors import extractors
 from ierf.experiments.concepts.fidelity import (
+    GRID,
     Concepts,
     FidelitySettings,
+    area,
+    cells,
     class_curves,
     concept_fidelity,
+    curves_json,
     of_bank,
     of_fitted,
+    on_grid,
     tables,
 )
 from ierf.experiments.concepts.fitted import FitSettings, all_fitted, parse_recipes

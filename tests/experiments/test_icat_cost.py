@@ -3,7 +3,7 @@
 import torch
 
 import ierf
-from ierf.experiments.cost.icat import hooked, icat_costs, one_by_one
+from ierf.experiments.cost.explanations import hooked, icat_costs, one_by_one
 from ierf.graph import Alignment, Question, Reconstruction
 from ierf.graph.influence.attributions.integrated_gradients import integrated_gradients
 from ierf.model import Section, capture

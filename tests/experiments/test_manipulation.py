@@ -20,7 +20,7 @@ from ierf.experiments.local.manipulation import (
     manipulate,
     manipulation,
 )
-from ierf.experiments.local.similarity import pearson
+from ierf.experiments.statistics import pearson
 from ierf.model import Preprocess, VisionModel
 
 pytest.importorskip("skimage")

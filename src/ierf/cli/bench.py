@@ -10,10 +10,8 @@ from rich.table import Table
 
 from ierf.cli.app import Device, Model, out, say
 from ierf.experiments import Cost, attnlrp_costs, collect_costs, srd_costs
-from ierf.experiments.cost.bisecting import DATA, bisecting_costs
-from ierf.experiments.cost.icat import icat_costs
-from ierf.experiments.cost.lasso import lasso_cost, lasso_costs, stored_case
-from ierf.experiments.cost.sae import sae_costs
+from ierf.experiments.cost.concepts import DATA, bisecting_costs, lasso_cost, lasso_costs, sae_costs, stored_case
+from ierf.experiments.cost.explanations import icat_costs
 from ierf.model import VisionModel, evaluating, load
 from ierf.store import PFVStore
 
@@ -193,7 +191,7 @@ def cafe(
     """The iERF of a latent against forward + gradient, and an index of all latents against a forward pass."""
     from ierf.cafe import LatentLayer
     from ierf.concepts.sae.folders import saved_autoencoders, trained_values
-    from ierf.experiments.cost.cafe import cafe_costs
+    from ierf.experiments.cost.explanations import cafe_costs
     from ierf.store.data import First, open_images
 
     if threads is not None:

@@ -11,18 +11,26 @@ from ierf.concepts import ConceptBank
 from ierf.errors import IerfError, UnknownNameError
 from ierf.experiments.concepts.cafe import DEFAULT, CafeSettings
 from ierf.experiments.concepts.cafe import cafe as run_cafe
-from ierf.experiments.concepts.curves import areas, curves_json, panels
 from ierf.experiments.concepts.extractors import DICTIONARY_LIMIT
+from ierf.experiments.concepts.extractors import concept_stability as run_stability
 from ierf.experiments.concepts.extractors import extractors as run_extractors
-from ierf.experiments.concepts.fidelity import TRACKED, Concepts, FidelitySettings, of_bank, of_fitted, tables
+from ierf.experiments.concepts.fidelity import (
+    TRACKED,
+    Concepts,
+    FidelitySettings,
+    areas,
+    curves_json,
+    of_bank,
+    of_fitted,
+    panels,
+    tables,
+)
 from ierf.experiments.concepts.fidelity import concept_fidelity as run_fidelity
 from ierf.experiments.concepts.fitted import FitSettings, all_fitted, parse_recipes
 from ierf.experiments.concepts.interlayer import SCORES, InterlayerSettings, pairs_of
 from ierf.experiments.concepts.interlayer import interlayer as run_interlayer
-from ierf.experiments.concepts.stability import concept_stability as run_stability
 from ierf.experiments.data import open_data
-from ierf.experiments.results import Results
-from ierf.experiments.tables import check_out
+from ierf.experiments.results import Results, check_out
 from ierf.files import write
 from ierf.graph import METHODS
 from ierf.model import load

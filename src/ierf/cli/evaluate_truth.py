@@ -15,15 +15,14 @@ from ierf.errors import IerfError, UnknownNameError
 from ierf.experiments.concepts.fitted import parse_recipes
 from ierf.experiments.journal import Track
 from ierf.experiments.methods import GROUPS, Method, parse_methods
-from ierf.experiments.results import Results
-from ierf.experiments.tables import check_out
+from ierf.experiments.results import Results, check_out
 from ierf.experiments.truth.between import truth_between as run_between
 from ierf.experiments.truth.concepts import ConceptSettings
 from ierf.experiments.truth.concepts import truth_concepts as run_concepts
-from ierf.experiments.truth.cue import truth_cue as run_cue
 from ierf.experiments.truth.edges import truth_edges as run_edges
 from ierf.experiments.truth.latents import truth_latents as run_latents
 from ierf.experiments.truth.local import over_networks
+from ierf.experiments.truth.local import truth_cue as run_cue
 from ierf.experiments.truth.local import truth_local as run_local
 from ierf.graph import METHODS
 from ierf.model import VisionModel, load

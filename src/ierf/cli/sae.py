@@ -170,7 +170,7 @@ def evaluate(
     Loss is that of the untouched model; patched: with reconstructions in place of the layer; empty: with the decoder’s
     bias alone; recovered: how much of that damage codes undo; same: share of photographs that keep their class.
     """
-    from ierf.experiments.concepts.sae_evaluation import evaluate_saes
+    from ierf.experiments.concepts.sae import evaluate_saes
 
     saes = {layer: found.to(device) for layer, found in saved_autoencoders(path).items()}
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
@@ -221,7 +221,7 @@ def show(
     device: Device = "cpu",
 ) -> None:
     """A contact sheet of the patches that activate latents most, each in its photograph and with its surroundings."""
-    from ierf.experiments.concepts.sae_exemplars import drawn_latents, latent_sheet, strongest
+    from ierf.experiments.concepts.sae import drawn_latents, latent_sheet, strongest
 
     saes = saved_autoencoders(path)
     if layer is None and len(saes) > 1:

@@ -1,25 +1,117 @@
-"""What the Lasso costs, against scikit-learn's coordinate descent in the same run.
+"""What finding and using concepts costs, against peers in the same run: bisecting k-means, the Lasso, autoencoders.
 
-The floor. To know that a code is the right one takes its correlations with all atoms: 2KC operations for a vector, one
-row of a matrix product. A solver that adds atoms to those in use looks several times; the floor is one look.
+The floors.
+
+- One step of Lloyd's algorithm on all clusters of a level reads the vectors once, for N · C multiplications: 50 000 ×
+  512 in float32 are 100 MB, 5 to 10 ms of a core's memory bandwidth. A level needs three readings at least (the
+  distances to the first centroids, the first parts, their sums) and one more per step in which every vector is near
+  the border. With log₂ K levels, and the steps that the 2-means of the upper ones take to settle, K = 4096 costs some
+  120 readings and more: a second or two. How many clusters there are does not matter.
+- The Lasso. To know that a code is the right one takes its correlations with all atoms: 2KC operations for a vector,
+  one row of a matrix product. A solver that adds atoms to those in use looks several times; the floor is one look.
+- A training step of a TopK autoencoder. Which latents are the k largest is not known before all N·K pre-activations
+  are, so one dense product of 2·N·C·K operations cannot be avoided. Nothing else has to be dense: codes have N·k
+  entries that are not zero, so the decoder and all four gradients cost 2·N·C·k each. Beside that the choice reads N·K
+  numbers, and Adam its 2·C·K. A dense implementation makes five such products: both passes of the decoder, the
+  encoder, and its weights' gradient.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
-from time import process_time
+from time import perf_counter, process_time
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from ierf.concepts import BisectingSphericalKMeans, choose_lam, lasso
-from ierf.errors import IerfError
+from ierf.concepts.sae import SAE, Training
+from ierf.concepts.sae.training import Run
+from ierf.errors import IerfError, UnknownNameError
+from ierf.experiments.cost.explanations import Cost, cost_of
 from ierf.model.loading.extras import extra
 from ierf.muted import muted
 from ierf.store import StoredLayer
+
+
+@dataclass(frozen=True)
+class Bisection:
+    """Seconds of both, medians over the rounds, and the mean cosine of the vectors to their clusters' centroids."""
+
+    data: str
+    concepts: int
+    seconds: float
+    peer_seconds: float
+    cosine: float
+    peer_cosine: float
+
+    @property
+    def ratio(self) -> float:
+        """How many times as long the peer takes."""
+        return self.peer_seconds / self.seconds
+
+
+def gaussian(n: int, channels: int, seed: int = 0) -> Float[Tensor, "N C"]:
+    """No clusters at all."""
+    return torch.randn(n, channels, generator=torch.Generator().manual_seed(seed))
+
+
+def mixture(n: int, channels: int, seed: int = 0) -> Float[Tensor, "N C"]:
+    """Two thousand directions, vectors of uneven length around them."""
+    random = torch.Generator().manual_seed(seed)
+    centres = torch.randn(2000, channels, generator=random)
+    which = torch.randint(2000, (n,), generator=random)
+    lengths = -torch.rand(n, 2, generator=random).log().sum(1, keepdim=True)
+    return centres[which] * lengths + 0.7 * torch.randn(n, channels, generator=random)
+
+
+DATA: Mapping[str, Callable[[int, int], Float[Tensor, "N C"]]] = {"gaussian": gaussian, "mixture": mixture}
+"""Name -> vectors `(n, channels)`."""
+
+
+def bisecting_costs(
+    data: str, counts: tuple[int, ...] = (4096, 8192), n: int = 50_000, channels: int = 512, rounds: int = 3
+) -> Iterator[Bisection]:
+    """Both in turns, largest cluster first, with the defaults of each otherwise; one for each number of clusters."""
+    if data not in DATA:
+        raise UnknownNameError("kind of data", data, DATA)
+    x = DATA[data](n, channels)
+    for count in counts:
+        yield compared(data, x, count, rounds)
+
+
+def compared(name: str, x: Float[Tensor, "N C"], count: int, rounds: int) -> Bisection:
+    """One number of clusters."""
+    peer_class: Any = extra("sklearn.cluster", "concepts").BisectingKMeans
+    BisectingSphericalKMeans(2).fit(x[:1000]), peer_class(2).fit(x[:1000].numpy())
+    ours, peers = list[float](), list[float]()
+    for seed in range(rounds):
+        km, seconds = _timed(partial(BisectingSphericalKMeans(count, seed).fit, x))
+        ours.append(seconds)
+        peer = peer_class(count, bisecting_strategy="largest_cluster", random_state=seed)
+        peer, seconds = _timed(partial(peer.fit, x.numpy()))
+        peers.append(seconds)
+    labels = torch.from_numpy(np.asarray(peer.labels_)).long()
+    return Bisection(name, count, median(ours), median(peers), mean_cosine(x, km.labels_), mean_cosine(x, labels))
+
+
+def mean_cosine(x: Float[Tensor, "N C"], labels: Int[Tensor, " N"]) -> float:
+    """Mean over vectors of the cosine to the centroid of their cluster on the sphere, `Σ_k ‖Σ_{x in k} x/‖x‖‖ / N`."""
+    units = normalize(x)
+    sums = torch.zeros(int(labels.max()) + 1, x.shape[1]).index_add_(0, labels, units)
+    return float(sums.norm(dim=1).sum() / len(x))
+
+
+def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
+    start = perf_counter()
+    result = work()
+    return result, perf_counter() - start
+
 
 SIZES = ((256, 2048), (1024, 8192))
 _TOLERANCES = (1e-4, 1e-5, 1e-6, 1e-7, 1e-8)
@@ -166,3 +258,38 @@ def _seconds(work: Callable[[], object]) -> float:
     start = process_time()
     work()
     return process_time() - start
+
+
+def sae_costs(
+    channels: int = 768,
+    latents: int = 6144,
+    batch: int = 4096,
+    k: int = 32,
+    kinds: Sequence[str] = ("topk", "batchtopk", "matryoshka"),
+    rounds: int = 7,
+    device: str = "cpu",
+) -> Iterator[Cost]:
+    """A whole training step (loss, gradients, Adam, norms, metrics) against products of the same size, in turns."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(batch, channels, generator=generator).to(device)
+    weights, codes = torch.randn(latents, channels).to(device), torch.randn(batch, latents).to(device)
+
+    def encoder() -> None:
+        torch.mm(x, weights.T)
+
+    def encoder_and_gradient() -> None:
+        encoder()
+        torch.mm(codes.T, x)
+
+    def dense() -> None:
+        for _ in range(2):
+            encoder_and_gradient()
+        torch.mm(codes, weights)
+
+    for kind in kinds:
+        run = Run({"x": SAE(kind, channels, latents, k).to(device)}, Training(samples=10**9, batch=batch))
+        step = partial(run.advance, {"x": x})
+        size = f"{kind} step, C {channels}, K {latents}, k {k}, batch {batch}"
+        yield cost_of(size, step, "encoder product", encoder, rounds)
+        yield cost_of(size, step, "encoder product + its weight gradient", encoder_and_gradient, rounds)
+        yield cost_of(size, step, "five dense products", dense, max(1, rounds // 2))
