@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from brute_force import BruteForce
+from support.srd_by_hand import BruteForce
+from support.transformers import TinyTransformer
 from test_srd_by_hand import NETS, build, close, pictures
-from token_networks import TinyTransformer
 from torch import Tensor, nn
 
 import ierf

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 import torch
-from small_latents import LAYER, autoencoder, latent_layer, model, photographs, prepared
+from support.transformers import LAYER, autoencoder, latent_layer, model, photographs, prepared
 
 from ierf.cafe import build_index, evidence, latent_curves
 from ierf.errors import UnknownNameError

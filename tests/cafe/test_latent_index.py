@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from damage import silent
 from safetensors import safe_open
 from safetensors.torch import save_file
-from small_latents import LAYER, autoencoder, codes_by_hook, latent_layer, model, photographs, prepared
+from support.damage import silent
+from support.transformers import LAYER, autoencoder, codes_by_hook, latent_layer, model, photographs, prepared
 
 from ierf.cafe import LatentIndex, build_index
 from ierf.cafe.kept import Kept, collision_entropy

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from photographs import write_photographs
 from safetensors.torch import save_file
+from support.runs import write_photographs
 from torch import nn
 
 from ierf.errors import IerfError

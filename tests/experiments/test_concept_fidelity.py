@@ -1,18 +1,14 @@
 """C-insertion and C-deletion: curves by hand, ends that are known, a run that resumes."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from photographs import write_photographs
+from support.banks import small_model
+from support.runs import stop_after, write_photographs
 from torch import Tensor
 from typer.testing import CliRunner
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "concepts"))
-from bank_store import small_model
-from stopping import stop_after
 
 import ierf
 from ierf.cli import main

@@ -13,12 +13,10 @@ import numpy as np
 import pytest
 import torch
 from jaxtyping import Float
+from support.banks import small_model, small_store
+from support.runs import stop_after
 from torch import Tensor
 from typer.testing import CliRunner
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "concepts"))
-from bank_store import small_model, small_store
-from stopping import stop_after
 
 from ierf.cli import main
 from ierf.concepts import EXTRACTORS, SAE

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 from jaxtyping import Float
-from photographs import write_photographs
+from support.runs import write_photographs
 from torch import Tensor
 from typer.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "graph"))
 from small_bank import CHANNELS, SmallBank, SmallConcepts
 from small_bank import model as small_model
-from stopping import stop_after
+from support.runs import stop_after
 
 import ierf
 from ierf.cli import main

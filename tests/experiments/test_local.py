@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from photographs import write_photographs
 from PIL import Image
+from support.runs import write_photographs
 
 import ierf
 from ierf.attribution import METHODS

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from photographs import write_photographs
+from support.runs import write_photographs
 from torch import Tensor, nn
 
 from ierf.errors import IerfError

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from damage import silent
+from support.damage import silent
 from test_graph_files import _illustrated
 
 from ierf.errors import IerfError

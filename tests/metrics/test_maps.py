@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from known_networks import noise
+from support.networks import noise
 
 from ierf.errors import IerfError
 from ierf.metrics import normalise_map

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from concept_bank import bank as bank_by_hand
 from page_graphs import small
+from support.banks import bank as bank_by_hand
 
 import ierf
 from ierf.graph.picture.drawing import _STYLE

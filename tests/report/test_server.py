@@ -21,7 +21,7 @@ from ierf.cli import main
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 
-from served import Client, bank_of_noise, encoded, served
+from support.served import Client, bank_of_noise, encoded, served
 
 from ierf.graph import ConceptGraph, intervene
 from ierf.report.server import ServedModel

@@ -19,7 +19,7 @@ import ierf
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 
-from served import Answer, Client, encoded, served
+from support.served import Answer, Client, encoded, served
 
 from ierf.report.server import Access, Limits, ServedModel
 

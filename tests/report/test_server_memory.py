@@ -20,7 +20,7 @@ import ierf
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 
-from served import Client, bank_of_noise, encoded, served
+from support.served import Client, bank_of_noise, encoded, served
 
 from ierf.model import Preprocess
 from ierf.report.server import Limits, ServedModel

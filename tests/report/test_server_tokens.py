@@ -13,7 +13,7 @@ import ierf
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 
-from served import Client, bank_of_noise, served
+from support.served import Client, bank_of_noise, served
 
 from ierf.graph import ConceptGraph, intervene
 from ierf.report.server import ServedModel

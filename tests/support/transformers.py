@@ -1,11 +1,17 @@
-"""Small transformers in plain operations, to test on: any number of prefix tokens, two ways to cut patches out."""
+"""Small transformers in plain operations, with any number of prefix tokens; and an untrained autoencoder of one."""
 
 from typing import Literal
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
+from PIL import Image
 from torch import Tensor, nn
+
+from ierf.cafe import LatentLayer
+from ierf.concepts import SAE
+from ierf.model import Preprocess, VisionModel
 
 Embedding = Literal["convolution", "unfold", "reshape"]
 Head = Literal["class", "mean"]
@@ -103,3 +109,41 @@ class TinyTransformer(nn.Module):
             cells = x.unflatten(3, (-1, p)).unflatten(2, (-1, p)).permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
         embedded: Tensor = self.embed(cells)
         return embedded
+
+
+LAYER = "blocks.1"
+
+
+def model(prefix: int = 1) -> VisionModel:
+    torch.manual_seed(5)
+    net = TinyTransformer(prefix=prefix, head="mean").eval()
+    for parameter in net.parameters():
+        nn.init.normal_(parameter, std=0.4)
+    return VisionModel(net, Preprocess(size=(12, 12), resize=None))
+
+
+def autoencoder(seed: int = 0) -> SAE:
+    return SAE("topk", 8, 16, 3, seed=seed)
+
+
+def latent_layer(prefix: int = 1) -> LatentLayer:
+    return LatentLayer(model(prefix), LAYER, autoencoder())
+
+
+def photographs(count: int = 11) -> list[Image.Image]:
+    random = np.random.default_rng(1)
+    return [Image.fromarray(random.integers(0, 256, (12, 12, 3), dtype=np.uint8)) for _ in range(count)]
+
+
+def prepared(layer: LatentLayer, photos: list[Image.Image]) -> Tensor:
+    return torch.cat([layer.model.prepare(photo) for photo in photos])
+
+
+def codes_by_hook(layer: LatentLayer, x: Tensor) -> Tensor:
+    """The codes of all tokens, one token at a time."""
+    found: list[Tensor] = []
+    handle = layer.model.net.get_submodule(layer.layer).register_forward_hook(lambda *call: found.append(call[2]))
+    with torch.no_grad():
+        layer.model.net(x)
+        handle.remove()
+        return torch.stack([torch.stack([layer.sae.encode(token[None])[0] for token in tokens]) for tokens in found[0]])

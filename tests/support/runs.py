@@ -1,6 +1,8 @@
-"""Photographs that need no file from elsewhere."""
+"""Runs of experiments: photographs that need no file from elsewhere, and Ctrl-C at a chosen moment."""
 
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -20,3 +22,15 @@ def write_photographs(folder: Path, count: int = 4) -> Path:
     table = folder / "boxes.csv"
     table.write_text("\n".join(lines) + "\n")
     return table
+
+
+def stop_after(count: int) -> Any:
+    """Goes through so many units, then is interrupted."""
+
+    def track(units: Iterable[str]) -> Iterator[str]:
+        for i, unit in enumerate(units):
+            if i == count:
+                raise KeyboardInterrupt
+            yield unit
+
+    return track

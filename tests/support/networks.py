@@ -1,12 +1,83 @@
-"""Networks of others, with their published weights, to test on: MobileNet-V1 0.75 and the ResNets for CIFAR-10."""
+"""Networks to test on: small ones whose scores are known by hand, and those of others with published weights."""
 
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor, nn
+
+
+class Weighted(nn.Module):
+    """Logits `⟨w, x⟩ + b`, `−⟨w, x⟩`, 0, in float64; remembers what it was shown and in which mode."""
+
+    def __init__(self, weight: Tensor, bias: float = 0.0) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(weight.double())
+        self.bias = bias
+        self.seen: list[Tensor] = []
+        self.modes: set[bool] = set()
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen.append(x.clone())
+        self.modes.add(self.training)
+        y = (self.weight * x).flatten(1).sum(1)
+        return torch.stack([y + self.bias, -y, torch.zeros_like(y)], 1)
+
+
+class Small(nn.Module):
+    """A convolution with batch-norm, a nonlinearity and a head, in float64: sees interactions of pixels."""
+
+    def __init__(self, seed: int = 0) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.conv = nn.Conv2d(3, 8, 3, padding=1, dtype=torch.float64)
+            self.norm = nn.BatchNorm2d(8, dtype=torch.float64)
+            self.head = nn.Linear(8, 5, dtype=torch.float64)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.norm(self.conv(x)).tanh().square().mean((2, 3)))
+        return out
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    """Standard normal numbers in float64."""
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def uniform(*shape: int, seed: int = 0) -> Tensor:
+    """Numbers in [0, 1) in float64."""
+    return torch.rand(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+SIZE = (16, 20)
+
+
+class SmallNet(nn.Module):
+    """Two convolutions with activations, a mean, a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(3)
+        self.conv1, self.act1 = nn.Conv2d(3, 6, 3, padding=1), nn.ReLU()
+        self.conv2, self.norm2, self.act2 = nn.Conv2d(6, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU()
+        self.head = nn.Linear(8, 5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.act2(self.norm2(self.conv2(self.act1(self.conv1(x)))))
+        logits: Tensor = self.head(x.mean((2, 3)))
+        return logits
+
+
+def chi_square(counts: np.ndarray, expected: np.ndarray) -> float:
+    """Pearson's statistic in standard deviations from its mean: (χ² − d) / √(2d)."""
+    degrees = len(counts) - 1
+    return float((((counts - expected) ** 2 / expected).sum() - degrees) / np.sqrt(2 * degrees))
+
 
 STRIDES = (1, 2, 1, 2, 1, 2, 1, 1, 1, 1, 1, 2, 1)
 WIDTHS = (48, 96, 96, 192, 192, 384, 384, 384, 384, 384, 384, 768, 768)
