@@ -19,7 +19,7 @@ from torch import Tensor
 
 import ierf
 from ierf.concepts import ConceptBank
-from ierf.experiments.data import drawn, open_data
+from ierf.experiments import drawn, open_data
 from ierf.graph import METHODS, Alignment, Logits, Question, Reconstruction, interlayer_curves, largest_cosine
 from ierf.graph.building.choosing import choose
 from ierf.graph.building.taking import take, values_of

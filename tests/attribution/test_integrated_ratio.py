@@ -15,7 +15,7 @@ import ierf
 import ierf.attribution.srd
 from ierf.attribution.srd import STEPS, SRDPass
 from ierf.attribution.targets import Target
-from ierf.experiments.methods import parse_methods
+from ierf.experiments import parse_methods
 from ierf.experiments.truth.local import truth_local
 from ierf.rules import SRDRules
 

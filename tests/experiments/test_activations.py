@@ -9,10 +9,9 @@ from support.runs import write_photographs
 from torch import nn
 
 from ierf.errors import IerfError
-from ierf.experiments.data import open_data
+from ierf.experiments import open_data, parse_methods
 from ierf.experiments.local.activations import ACTIVATIONS, TABLE, CifarResNet, activations, load_checkpoints
 from ierf.experiments.local.scores import LocalSettings, measured
-from ierf.experiments.methods import parse_methods
 
 
 @pytest.fixture

@@ -14,6 +14,7 @@ import ierf
 from ierf.cli import main
 from ierf.concepts import ConceptBank
 from ierf.errors import IerfError
+from ierf.experiments import DataSet, open_data
 from ierf.experiments.concepts.extractors import extractors
 from ierf.experiments.concepts.fidelity import (
     GRID,
@@ -30,7 +31,6 @@ from ierf.experiments.concepts.fidelity import (
     tables,
 )
 from ierf.experiments.concepts.fitted import FitSettings, all_fitted, parse_recipes
-from ierf.experiments.data import DataSet, open_data
 from ierf.graph import Reconstruction
 from ierf.model import VisionModel, capture
 from ierf.store import PFVStore

@@ -21,10 +21,9 @@ import ierf
 from ierf.cli import main
 from ierf.concepts import ConceptBank
 from ierf.errors import IerfError, UnknownNameError
+from ierf.experiments import DataSet, Results, open_data
 from ierf.experiments.concepts.fidelity import GRID, areas, curves_json, panels
 from ierf.experiments.concepts.interlayer import InterlayerSettings, interlayer, pairs_of
-from ierf.experiments.data import DataSet, open_data
-from ierf.experiments.results import Results
 from ierf.model import VisionModel, capture
 from ierf.store import PFVStore
 

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ierf.errors import IerfError
-from ierf.experiments.methods import parse_methods
+from ierf.experiments import parse_methods
 from ierf.experiments.results import Results, as_values
 from ierf.experiments.truth import local
 from ierf.experiments.truth.between import truth_between

@@ -15,8 +15,7 @@ from PIL import Image
 import ierf
 from ierf.attribution import Entry, Leak, Ledger
 from ierf.files import write
-from ierf.report import Card, Prediction, card, save_index
-from ierf.report.index import distinct_stems
+from ierf.report import Card, Prediction, card, distinct_stems, save_index
 from ierf.report.text import as_call, as_command, ledger_sentence, percent
 from ierf.store.files import write as write_to_store
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from ierf.attribution import Entry, Ledger, check_conservation, usual_method
 from ierf.cli.app import DEFAULT_MODEL, Bias, Device, Model, Unknown, given, out, say
 from ierf.model import load
-from ierf.report.text import ledger_sentence, percent
+from ierf.report import ledger_sentence, percent
 
 SEED = 0
 

@@ -9,8 +9,7 @@ import typer
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from ierf.cli.app import DEFAULT_MODEL, Device, Model, err, out, say_path
-from ierf.experiments.data import open_data
-from ierf.experiments.journal import Track
+from ierf.experiments import ABLATION, GROUPS, Results, Track, check_out, open_data, parse_methods, save, terminal_table
 from ierf.experiments.local.activations import TABLE, load_checkpoints
 from ierf.experiments.local.activations import activations as run_activations
 from ierf.experiments.local.manipulation import MAPS, Attack
@@ -19,8 +18,6 @@ from ierf.experiments.local.sanity import curve_picture
 from ierf.experiments.local.sanity import sanity as run_sanity
 from ierf.experiments.local.scores import METRICS, PAPER_METRICS, LocalSettings
 from ierf.experiments.local.scores import local as run_local
-from ierf.experiments.methods import ABLATION, GROUPS, parse_methods
-from ierf.experiments.results import Results, check_out, save, terminal_table
 from ierf.files import write
 from ierf.model import load
 

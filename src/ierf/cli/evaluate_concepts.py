@@ -9,6 +9,7 @@ from ierf.cli.app import DEFAULT_MODEL, Device, Model, names_of, say_path
 from ierf.cli.evaluate import Data, Folder, Limit, Seed, show, tracked
 from ierf.concepts import ConceptBank
 from ierf.errors import IerfError, UnknownNameError
+from ierf.experiments import Results, check_out, open_data
 from ierf.experiments.concepts.cafe import DEFAULT, CafeSettings
 from ierf.experiments.concepts.cafe import cafe as run_cafe
 from ierf.experiments.concepts.extractors import DICTIONARY_LIMIT
@@ -29,8 +30,6 @@ from ierf.experiments.concepts.fidelity import concept_fidelity as run_fidelity
 from ierf.experiments.concepts.fitted import FitSettings, all_fitted, parse_recipes
 from ierf.experiments.concepts.interlayer import SCORES, InterlayerSettings, pairs_of
 from ierf.experiments.concepts.interlayer import interlayer as run_interlayer
-from ierf.experiments.data import open_data
-from ierf.experiments.results import Results, check_out
 from ierf.files import write
 from ierf.graph import METHODS
 from ierf.model import load

@@ -12,10 +12,8 @@ from ierf.cli.app import Device, names_of
 from ierf.cli.evaluate import Folder, Seed, tracked
 from ierf.cli.evaluate_concepts import show_all
 from ierf.errors import IerfError, UnknownNameError
+from ierf.experiments import GROUPS, Method, Results, Track, check_out, parse_methods
 from ierf.experiments.concepts.fitted import parse_recipes
-from ierf.experiments.journal import Track
-from ierf.experiments.methods import GROUPS, Method, parse_methods
-from ierf.experiments.results import Results, check_out
 from ierf.experiments.truth.between import truth_between as run_between
 from ierf.experiments.truth.concepts import ConceptSettings
 from ierf.experiments.truth.concepts import truth_concepts as run_concepts

@@ -31,10 +31,8 @@ from ierf.errors import IerfError, UnknownNameError
 from ierf.files import write
 from ierf.model import VisionModel, find_images, load, read_image
 from ierf.model.loading.extras import extra
-from ierf.report import Card, Explanation, card, save_index
+from ierf.report import Card, Explanation, best_classes, card, distinct_stems, ledger_sentence, save_index
 from ierf.report import explain as explain_photo
-from ierf.report.index import distinct_stems
-from ierf.report.text import best_classes, ledger_sentence
 
 
 def explain(

@@ -4,11 +4,16 @@ from ierf.metrics.curves import Curve, deletion, insertion
 from ierf.metrics.fidelity import fidelity
 from ierf.metrics.localization import attribution_localization, pointing_game, sparseness
 from ierf.metrics.reconstruction import l0_ratio, relative_error
-from ierf.metrics.scoring import normalise_map
+from ierf.metrics.scoring import Baseline, Preset, Score, Target, at_pixels, normalise_map
 from ierf.metrics.stability import stability
 
 __all__ = [
+    "Baseline",
     "Curve",
+    "Preset",
+    "Score",
+    "Target",
+    "at_pixels",
     "attribution_localization",
     "deletion",
     "fidelity",

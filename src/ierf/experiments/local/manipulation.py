@@ -34,7 +34,7 @@ from ierf.experiments.results import Better, Results, as_values
 from ierf.experiments.statistics import pearson, ssim
 from ierf.files import write
 from ierf.model import Preprocess, VisionModel
-from ierf.report.pictures import overlay
+from ierf.report import overlay
 from ierf.rules import Backward, SRDRules, as_cotangent, as_relevance, record
 from ierf.rules.mode import Call, Rule
 from ierf.rules.primitives import through

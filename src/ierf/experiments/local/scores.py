@@ -18,8 +18,16 @@ from ierf.experiments.journal import Journal, Track, Values, model_fingerprint, 
 from ierf.experiments.methods import Method
 from ierf.experiments.results import Better, Results, as_values
 from ierf.experiments.statistics import Interval, confidence_interval
-from ierf.metrics import attribution_localization, deletion, fidelity, insertion, pointing_game, sparseness, stability
-from ierf.metrics.scoring import Preset
+from ierf.metrics import (
+    Preset,
+    attribution_localization,
+    deletion,
+    fidelity,
+    insertion,
+    pointing_game,
+    sparseness,
+    stability,
+)
 from ierf.model import VisionModel, as_vision_model, evaluating
 
 PAPER_METRICS = ("pointing", "localization", "sparseness", "fidelity", "stability")
