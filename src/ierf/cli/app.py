@@ -3,7 +3,8 @@
 import logging
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,10 +12,20 @@ from typing import Annotated, Any
 import typer
 from PIL.Image import Image
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 from typer.core import TyperGroup
 
 from ierf.errors import IerfError, UnknownNameError
+from ierf.experiments import Track
 from ierf.files import write
 
 
@@ -49,6 +60,20 @@ def say_path(path: Path) -> None:
 
 
 DEFAULT_MODEL = "bundled:resnet18-tiny"
+
+
+def progress_bar(*columns: ProgressColumn, hidden: bool = False) -> Progress:
+    """On standard error, if that is a terminal; by default what is done, a bar, counts and the time that is left."""
+    usual = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*(columns or usual), console=err(), transient=True, disable=hidden or not err().is_terminal)
+
+
+@contextmanager
+def tracked() -> Iterator[Track]:
+    """A progress bar for the images of an experiment."""
+    columns = TextColumn("measuring"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    with progress_bar(*columns) as bar:
+        yield bar.track
 
 
 def one_of(name: str, *choices: str, help: str) -> Any:

@@ -5,8 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ierf.cli.app import DEFAULT_MODEL, Device, Model, one_of, save_picture, say_path
-from ierf.cli.evaluate import tracked
+from ierf.cli.app import DEFAULT_MODEL, Device, Model, one_of, save_picture, say_path, tracked
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import load
 

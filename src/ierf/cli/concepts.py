@@ -8,11 +8,11 @@ from typing import Annotated, cast
 
 import typer
 from rich import box
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from ierf.cli.app import Device, err, names_of, one_of, out, say, say_path
+from ierf.cli.app import Device, names_of, one_of, out, progress_bar, say, say_path
 from ierf.concepts import ConceptBank
 from ierf.concepts.bank_fitting import L0_RATIO
 from ierf.concepts.matching import match_concepts
@@ -68,7 +68,7 @@ def fit(
     """
     opened = PFVStore(store)
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    with _plain_warnings(), Progress(*columns, console=err(), transient=True, disable=not err().is_terminal) as bar:
+    with _plain_warnings(), progress_bar(*columns) as bar:
         task = bar.add_task("opening", total=None)
         bank = ConceptBank.fit(
             opened,

@@ -5,8 +5,8 @@ from typing import Annotated
 
 import typer
 
-from ierf.cli.app import DEFAULT_MODEL, Device, Model, names_of, say_path
-from ierf.cli.evaluate import Data, Folder, Limit, Seed, show, tracked
+from ierf.cli.app import DEFAULT_MODEL, Device, Model, names_of, say_path, tracked
+from ierf.cli.evaluate import Data, Folder, Limit, Seed, show
 from ierf.concepts import ConceptBank
 from ierf.errors import IerfError, UnknownNameError
 from ierf.experiments import Results, check_out, open_data

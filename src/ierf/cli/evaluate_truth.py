@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 from ierf.cafe import METHODS as LATENT_METHODS
-from ierf.cli.app import Device, names_of
-from ierf.cli.evaluate import Folder, Seed, tracked
+from ierf.cli.app import Device, names_of, tracked
+from ierf.cli.evaluate import Folder, Seed
 from ierf.cli.evaluate_concepts import show_all
 from ierf.errors import IerfError, UnknownNameError
 from ierf.experiments import GROUPS, Method, Results, Track, check_out, parse_methods

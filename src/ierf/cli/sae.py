@@ -10,7 +10,6 @@ from typing import Annotated, Any
 import torch
 import typer
 from rich import box
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -19,11 +18,11 @@ from ierf.cli.app import (
     Device,
     Model,
     complain,
-    err,
     given,
     names_of,
     one_of,
     out,
+    progress_bar,
     save_picture,
     say,
     say_path,
@@ -173,8 +172,7 @@ def evaluate(
     from ierf.experiments.concepts.sae import evaluate_saes
 
     saes = {layer: found.to(device) for layer, found in saved_autoencoders(path).items()}
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=err(), transient=True, disable=not err().is_terminal) as bar:
+    with progress_bar() as bar:
         found = evaluate_saes(
             load(model, device),
             saes,
@@ -247,9 +245,7 @@ def show(
 
 
 def _train(saes: dict[str, SAE], source: Source, settings: Training, folder: Path, save_every: int) -> None:
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    hidden = not err().is_terminal or int(os.environ.get("RANK", 0)) > 0
-    with Progress(*columns, console=err(), transient=True, disable=hidden) as bar:
+    with progress_bar(hidden=int(os.environ.get("RANK", 0)) > 0) as bar:
         task = bar.add_task("training", total=None)
 
         def report(step: int, steps: int, metrics: dict[str, Metrics]) -> None:

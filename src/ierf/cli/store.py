@@ -7,7 +7,6 @@ from typing import Annotated
 import numpy as np
 import typer
 from rich import box
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -18,11 +17,11 @@ from ierf.cli.app import (
     Model,
     Unknown,
     complain,
-    err,
     given,
     names_of,
     one_of,
     out,
+    progress_bar,
     save_picture,
     say,
     say_path,
@@ -124,8 +123,7 @@ def collect(
         ),
     )
     names = names_of(layers) or []
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=err(), transient=True, disable=not err().is_terminal) as bar:
+    with progress_bar() as bar:
         task = bar.add_task("collecting", total=None)
         done = collect_images(
             load(model, _own_device(device)),

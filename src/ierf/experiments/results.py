@@ -117,7 +117,7 @@ def as_values(scores: Mapping[str, float]) -> dict[str, float | None]:
 
 def plot(results: Results) -> bytes | None:
     """A panel for each column, a dot with its 95 % interval for each row, as PNG; None without matplotlib."""
-    figure_of = _figure_class()
+    figure_of = figure_class()
     if figure_of is None or not results.rows:
         return None
     rows, columns = results.rows, list(results.columns)
@@ -134,12 +134,12 @@ def plot(results: Results) -> bytes | None:
         panel.grid(axis="x", alpha=0.3)
     figure.axes[0].set_yticks(range(len(rows)), rows)
     figure.axes[0].invert_yaxis()
-    return _png(figure)
+    return png(figure)
 
 
 def curves(lines: Mapping[str, Sequence[float]], at: Sequence[str], title: str) -> bytes | None:
     """A line for each name over the named points `at`, as PNG; None without matplotlib."""
-    figure_of = _figure_class()
+    figure_of = figure_class()
     if figure_of is None:
         return None
     figure = figure_of(figsize=(0.45 * len(at) + 4, 4), layout="constrained")
@@ -150,17 +150,19 @@ def curves(lines: Mapping[str, Sequence[float]], at: Sequence[str], title: str) 
     panel.set_title(title, fontsize=9)
     panel.grid(alpha=0.3)
     panel.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
-    return _png(figure)
+    return png(figure)
 
 
-def _figure_class() -> Any:
+def figure_class() -> Any:
+    """Matplotlib's figure; None without matplotlib."""
     try:
         return extra("matplotlib.figure", "plot").Figure
     except IerfError:
         return None
 
 
-def _png(figure: Any) -> bytes:
+def png(figure: Any) -> bytes:
+    """A figure as a PNG file."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150)
     return buffer.getvalue()

@@ -1,4 +1,4 @@
-"""Does a map foretell what taking pixels away does to the score?"""
+"""Fidelity (arXiv 2605.00474, VII-G): does a map foretell what taking pixels away does to the score?"""
 
 from collections.abc import Sequence
 from math import prod

@@ -1,4 +1,4 @@
-"""How much a map changes when its picture hardly does."""
+"""Eq. 34 of arXiv 2605.00474: how much a map changes when its picture hardly does."""
 
 from collections.abc import Callable
 

@@ -1,6 +1,5 @@
 """C-insertion and C-deletion (GIG, 4.2.1, Table 2): do the concepts most important for a class carry it?"""
 
-import io
 import json
 import math
 from collections import Counter
@@ -19,12 +18,11 @@ from ierf.errors import IerfError
 from ierf.experiments.concepts.fitted import Fitted
 from ierf.experiments.data import DataSet, drawn
 from ierf.experiments.journal import Journal, Track, Values, model_fingerprint, run_over
-from ierf.experiments.results import Better, Results, as_values
+from ierf.experiments.results import Better, Results, as_values, figure_class, png
 from ierf.graph import METHODS, Probabilities, Question, Reconstruction
 from ierf.graph.influence.interlayer import area
 from ierf.model import Section, VisionModel, capture, evaluating
 from ierf.model.following import Values as PFVValues
-from ierf.model.loading.extras import extra
 
 GRID = 33
 """Points of a curve, from no concept to all active ones."""
@@ -92,9 +90,8 @@ def panels(everything: Results, prefixes: Mapping[str, str], height: str) -> byt
 
     prefixes: the panel's title -> prefix. None without matplotlib.
     """
-    try:
-        figure_of = extra("matplotlib.figure", "plot").Figure
-    except IerfError:
+    figure_of = figure_class()
+    if figure_of is None:
         return None
     figure = figure_of(figsize=(2.6 * len(prefixes) + 1.8, 5), layout="constrained")
     axes = figure.subplots(2, len(prefixes), sharex=True, squeeze=False)
@@ -114,9 +111,7 @@ def panels(everything: Results, prefixes: Mapping[str, str], height: str) -> byt
         panel.set_xlabel("concepts, %", fontsize=8)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, fontsize=7, loc="outside right center")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150)
-    return buffer.getvalue()
+    return png(figure)
 
 
 def _mean_and_error(everything: Results, row: str, prefix: str) -> tuple[np.ndarray, np.ndarray]:

@@ -153,30 +153,30 @@ def measured(model: VisionModel, photo: Photo, methods: Sequence[Method], settin
     }
 
 
-Maps = Float[Tensor, "M 1 H W"]
+_Maps = Float[Tensor, "M 1 H W"]
 
 
-def _pointing(model: VisionModel, found: Case, methods: Sequence[Method], maps: Maps, s: LocalSettings) -> Tensor:
+def _pointing(model: VisionModel, found: Case, methods: Sequence[Method], maps: _Maps, s: LocalSettings) -> Tensor:
     mask = _one_mask(found, maps)
     return pointing_game(maps[:, 0], mask, s.tolerance * max(mask.shape[1:]) / 224)
 
 
-def _localization(model: VisionModel, found: Case, methods: Sequence[Method], maps: Maps, s: LocalSettings) -> Tensor:
+def _localization(model: VisionModel, found: Case, methods: Sequence[Method], maps: _Maps, s: LocalSettings) -> Tensor:
     return attribution_localization(maps[:, 0], _one_mask(found, maps), s.preset)
 
 
-def _one_mask(found: Case, maps: Maps) -> Bool[Tensor, "M H W"]:
+def _one_mask(found: Case, maps: _Maps) -> Bool[Tensor, "M H W"]:
     """The mask for each method; an empty one, which has no score, where there is none."""
     mask = torch.zeros(maps.shape[2:], dtype=torch.bool) if found.mask is None else found.mask
     return mask.to(maps.device).expand(len(maps), -1, -1)
 
 
-def _sparseness(model: VisionModel, found: Case, methods: Sequence[Method], maps: Maps, s: LocalSettings) -> Tensor:
+def _sparseness(model: VisionModel, found: Case, methods: Sequence[Method], maps: _Maps, s: LocalSettings) -> Tensor:
     return sparseness(maps[:, 0])
 
 
 def _fidelity(
-    to_black: bool, model: VisionModel, found: Case, methods: Sequence[Method], maps: Maps, s: LocalSettings
+    to_black: bool, model: VisionModel, found: Case, methods: Sequence[Method], maps: _Maps, s: LocalSettings
 ) -> Tensor:
     runs, pixels = s.fidelity_runs, s.fidelity_pixels
     scores = fidelity(
@@ -199,7 +199,7 @@ def black(model: VisionModel) -> Float[Tensor, "1 C 1 1"]:
     return (-mean / std)[None]
 
 
-def _stability(model: VisionModel, found: Case, methods: Sequence[Method], maps: Maps, s: LocalSettings) -> Tensor:
+def _stability(model: VisionModel, found: Case, methods: Sequence[Method], maps: _Maps, s: LocalSettings) -> Tensor:
     samples, noise = s.stability_samples, s.stability_noise
     explainers = [partial(_explain, method, model, found.target) for method in methods]
     scores = [stability(one, found.x, samples=samples, noise=noise, seed=s.seed, at_once=16) for one in explainers]
@@ -215,7 +215,7 @@ def _curve(
     model: VisionModel,
     found: Case,
     methods: Sequence[Method],
-    maps: Maps,
+    maps: _Maps,
     s: LocalSettings,
 ) -> Tensor:
     """Of the class's probability, 100 steps at most."""
