@@ -28,6 +28,10 @@ from ierf.errors import IerfError, UnknownNameError
 from ierf.experiments import Track
 from ierf.files import write
 
+DEFAULT_MODEL = "bundled:resnet18-tiny"
+INTERRUPTED, USAGE = 130, 2
+"""Exit statuses."""
+
 
 def out() -> Console:
     return Console(file=sys.stdout, highlight=False, soft_wrap=True)
@@ -47,19 +51,16 @@ def say(text: str, style: str = "") -> None:
     out().print(Text(text, style=style))
 
 
-def save_picture(picture: Image, path: Path) -> None:
-    """Write a picture as PNG, whatever its file is called, and say where. Raises `IerfError` where that fails."""
-    content = BytesIO()
-    picture.save(content, "PNG")
-    say_path(write(path, content.getvalue()))
-
-
 def say_path(path: Path) -> None:
     """A path alone on its line, never wrapped or coloured."""
     typer.echo(str(path))
 
 
-DEFAULT_MODEL = "bundled:resnet18-tiny"
+def save_picture(picture: Image, path: Path) -> None:
+    """Write a picture as PNG, whatever its file is called, and say where. Raises `IerfError` where that fails."""
+    content = BytesIO()
+    picture.save(content, "PNG")
+    say_path(write(path, content.getvalue()))
 
 
 def progress_bar(*columns: ProgressColumn, hidden: bool = False) -> Progress:
@@ -134,10 +135,6 @@ Head = Annotated[
 Unknown = Annotated[
     str | None, one_of("--unknown", "raise", "gradient", help="What an operation without a rule does; default: raise.")
 ]
-
-
-INTERRUPTED = 130
-USAGE = 2
 
 
 class _Plain(TyperGroup):

@@ -17,13 +17,11 @@ from ierf.concepts import ConceptBank
 from ierf.concepts.bank_fitting import L0_RATIO
 from ierf.concepts.matching import match_concepts
 from ierf.errors import IerfError
+from ierf.experiments.concepts.extractors import ALIKE
 from ierf.model import VisionModel, load
 from ierf.store import PFVStore
 
 concepts = typer.Typer(help="Concepts: directions in the feature vectors of a layer.", no_args_is_help=True)
-
-ALIKE = 0.9
-"""Concepts with at least this cosine count as the same."""
 
 Store = Annotated[
     Path | None, typer.Option("--store", "-s", metavar="STORE", help="Where the store lies now, if it was moved.")

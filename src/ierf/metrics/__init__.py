@@ -4,15 +4,12 @@ from ierf.metrics.curves import Curve, deletion, insertion
 from ierf.metrics.fidelity import fidelity
 from ierf.metrics.localization import attribution_localization, pointing_game, sparseness
 from ierf.metrics.reconstruction import l0_ratio, relative_error
-from ierf.metrics.scoring import Baseline, Preset, Score, Target, at_pixels, normalise_map
+from ierf.metrics.scoring import Preset, at_pixels, normalise_map
 from ierf.metrics.stability import stability
 
 __all__ = [
-    "Baseline",
     "Curve",
     "Preset",
-    "Score",
-    "Target",
     "at_pixels",
     "attribution_localization",
     "deletion",
