@@ -26,13 +26,14 @@ help: ## list the targets
 demo: $(DEMO) ## explain a photograph with the bundled model and write a report
 	@$(BIN)/ierf demo
 
-test: lint ## check style and types, then run every test
+test: lint ## check style, types and arrows, then run every test
 	@$(ONE_THREAD) $(BIN)/pytest -n 2
 
-lint: $(DEV) ## check style and types
+lint: $(DEV) ## check style, types and the arrows between rooms
 	@$(BIN)/ruff check
 	@$(BIN)/ruff format --check
 	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-logo --no-cache
 
 bench: $(DEV) ## run the benchmarks that need the development data alone (IERF_SHARED=../shared)
 	@if [ -d "$(IERF_SHARED)" ]; then \

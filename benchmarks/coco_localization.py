@@ -14,10 +14,8 @@ from rich.console import Console
 from rich.progress import track
 
 import ierf
-from ierf.experiments.data import open_data
+from ierf.experiments import open_data, parse_methods, save, terminal_table
 from ierf.experiments.local.scores import LocalSettings, local
-from ierf.experiments.methods import parse_methods
-from ierf.experiments.tables import save, terminal_table
 from ierf.model import Preprocess
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

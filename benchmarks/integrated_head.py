@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 import ierf
-from ierf.experiments.local.similarity import pearson
+from ierf.experiments import pearson
 
 
 def main() -> None:

@@ -19,21 +19,21 @@ from torch import Tensor
 
 import ierf
 from ierf.concepts import ConceptBank
-from ierf.experiments.data import drawn, open_data
+from ierf.experiments import drawn, open_data
 from ierf.graph import (
     METHODS,
     Alignment,
     Attribution,
-    LayerObjective,
     Logits,
     Reconstruction,
     area,
-    encode,
     interlayer_curves,
     largest_cosine,
-    select_nodes,
     values_of,
 )
+from ierf.graph import LayerObjective as Question
+from ierf.graph import encode as take
+from ierf.graph import select_nodes as choose
 from ierf.model import Section, evaluating
 
 
@@ -55,7 +55,7 @@ class LengthHeld:
 
 def attributions(x: Reconstruction, section: Section, score: Alignment) -> dict[str, Tensor]:
     """Of each active concept to each target."""
-    question = LayerObjective(section, score)
+    question = Question(section, score)
     with torch.no_grad():
         ends = section(x.at(torch.tensor([0.0, 1.0])))
     before, after = ends[:1], ends[1:]
@@ -65,7 +65,7 @@ def attributions(x: Reconstruction, section: Section, score: Alignment) -> dict[
     return {
         "lrp": METHODS["lrp"](x, question).values,
         "let the length change": Attribution.by_slopes(x, question.ends(x), slopes).values,
-        "integrated, length held": METHODS["ig"](x, LayerObjective(section, LengthHeld(score, after))).values,
+        "integrated, length held": METHODS["ig"](x, Question(section, LengthHeld(score, after))).values,
         "gradient_x_input": METHODS["gradient_x_input"](x, question).values,
         "deeplift": METHODS["deeplift"](x, question).values,
     }
@@ -75,11 +75,11 @@ def one(model: ierf.VisionModel, bank: ConceptBank, x: Tensor, layers: tuple[str
     """Insertion less deletion of each attribution, and the two facts, of one photograph."""
     with torch.no_grad():
         predicted = int(model(x).argmax())
-    taken, values = encode(model, bank, x, layers), values_of(bank)
+    taken, values = take(model, bank, x, layers), values_of(bank)
     source, target = (taken[layer] for layer in layers)
-    whole = LayerObjective(Section.of(model, x, layers[1], None, values), Logits([predicted]))
+    whole = Question(Section.of(model, x, layers[1], None, values), Logits([predicted]))
     importance = target.made.spread(METHODS["ig"](target.made, whole).values.T).T
-    chosen = torch.tensor(select_nodes(importance, 3, 0).own)
+    chosen = torch.tensor(choose(importance, 3, 0).own)
     section, shift = Section.of(model, x, *layers, values), target.made.shift
     score = Alignment(target.concepts.atoms.to(target.pfvs)[chosen], target.columns(chosen), shift)
 

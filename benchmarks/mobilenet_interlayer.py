@@ -14,10 +14,9 @@ from rich.console import Console
 from rich.progress import track
 
 import ierf
-from ierf.experiments.concepts.curves import areas
+from ierf.experiments import open_data, terminal_table
+from ierf.experiments.concepts.fidelity import areas
 from ierf.experiments.concepts.interlayer import InterlayerSettings, interlayer, pairs_of
-from ierf.experiments.data import open_data
-from ierf.experiments.tables import terminal_table
 from ierf.model import Preprocess
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))

@@ -29,11 +29,9 @@ from rich.table import Table
 from torch import Tensor
 
 import ierf
-from ierf.experiments.bootstrap import confidence_interval
-from ierf.experiments.local.similarity import spearman
-from ierf.experiments.methods import Method, parse_methods
+from ierf.experiments import Method, confidence_interval, parse_methods, spearman
 from ierf.experiments.truth.scenes import Known, as_mask, scene_inputs
-from ierf.metrics.maps import at_pixels
+from ierf.metrics import at_pixels
 from ierf.world import HELD_OUT, Scenes, part_masks
 
 LAYERS = ("layer1", "layer2", "layer3", "layer4", "layer5")

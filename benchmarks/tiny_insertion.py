@@ -23,9 +23,9 @@ from rich.table import Table
 from torch import Tensor
 
 import ierf
-from ierf.experiments.bootstrap import Interval, confidence_interval
-from ierf.experiments.local.curves import Areas, insertion_deletion
-from ierf.report.pictures import overlay
+from ierf.experiments import Interval, confidence_interval
+from ierf.experiments.local.scores import Areas, insertion_deletion
+from ierf.report import overlay
 
 EPSILON: dict[str, Any] = {"conv_gamma": 0.0, "linear_gamma": 0.0}
 METHODS: dict[str, dict[str, Any]] = {

@@ -19,10 +19,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 import ierf
-from ierf.report.explanation import PFVField
-from ierf.report.grids import on_grid
-from ierf.report.pictures import cells, overlay, spotlight
-from ierf.report.words import best_classes, percent
+from ierf.report import PFVField, best_classes, cells, on_grid, overlay, percent, spotlight
 
 IMAGES = Path(__file__).resolve().parents[1] / "docs" / "images"
 MODEL = "bundled:resnet18-tiny"

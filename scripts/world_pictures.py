@@ -16,7 +16,7 @@ from torch import Tensor
 import ierf
 from ierf.cafe import evidence, ierfs
 from ierf.experiments.truth.latents import LatentSettings, named_latents, patches_of_parts, share_on
-from ierf.report.pictures import cells, overlay
+from ierf.report import cells, overlay
 from ierf.world import (
     CLASSES,
     CUE_CLASS,

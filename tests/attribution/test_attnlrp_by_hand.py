@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from attnlrp_by_hand import (
+from support.attnlrp_by_hand import (
     ByHand,
     Network,
     Node,

@@ -6,16 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
-from brute_force import BruteForce
+from support.srd_by_hand import BruteForce
+from support.transformers import TinyTransformer
 from test_srd_by_hand import NETS, build, close, pictures
-from token_networks import TinyTransformer
 from torch import Tensor, nn
 
 import ierf
 import ierf.attribution.srd
 from ierf.attribution.srd import STEPS, SRDPass
 from ierf.attribution.targets import Target
-from ierf.experiments.methods import parse_methods
+from ierf.experiments import parse_methods
 from ierf.experiments.truth.local import truth_local
 from ierf.rules import SRDRules
 

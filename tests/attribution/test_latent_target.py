@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from token_networks import TinyTransformer
+from support.transformers import TinyTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 

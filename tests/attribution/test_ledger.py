@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 import torch
-from brute_force import BruteForce, Step, Wired
+from support.srd_by_hand import BruteForce, Step, Wired
 from torch import Tensor, nn
 
 import ierf

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from brute_force import BruteForce, Step, Wired
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from support.srd_by_hand import BruteForce, Step, Wired
 from torch import Tensor, nn
 
 import ierf

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
-from small_latents import photographs
+from support.transformers import photographs
 from typer.testing import CliRunner
 
 from ierf.cli import main

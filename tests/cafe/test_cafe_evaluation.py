@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import torch
-from small_latents import LAYER, autoencoder, latent_layer, model, photographs, prepared
+from support.transformers import LAYER, autoencoder, latent_layer, model, photographs, prepared
 
 from ierf.cafe import build_index, evidence, latent_curves
 from ierf.errors import UnknownNameError
+from ierf.experiments import Results
 from ierf.experiments.concepts.cafe import CafeSettings, cafe, chosen, thirds
-from ierf.experiments.results import Results
 from ierf.store.data import open_images
 
 SETTINGS = CafeSettings(("attnlrp", "activation", "random"), latents=4, images=2, points=4)

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from small_latents import autoencoder, codes_by_hook, latent_layer, photographs, prepared
+from support.transformers import autoencoder, codes_by_hook, latent_layer, photographs, prepared
 from torch import Tensor, nn
 
 from ierf.cafe import METHODS, LatentLayer, evidence, latent_curves

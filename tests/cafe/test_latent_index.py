@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from damage import silent
 from safetensors import safe_open
 from safetensors.torch import save_file
-from small_latents import LAYER, autoencoder, codes_by_hook, latent_layer, model, photographs, prepared
+from support.damage import silent
+from support.transformers import LAYER, autoencoder, codes_by_hook, latent_layer, model, photographs, prepared
 
 from ierf.cafe import LatentIndex, build_index
 from ierf.cafe.kept import Kept, collision_entropy
@@ -20,7 +20,7 @@ from ierf.cafe.peaks import numbered, of_codes, peaks
 from ierf.concepts import SAE
 from ierf.concepts.sae.rules import RULES
 from ierf.errors import IerfError, UnknownNameError
-from ierf.experiments.cost import cafe as cafe_cost
+from ierf.experiments.cost import explanations
 from ierf.model import capture
 from ierf.store.data import open_images
 
@@ -283,8 +283,8 @@ def test_the_cost_of_an_index_is_that_of_all_its_timed_batches(monkeypatch: pyte
         work()
         return next(seconds)
 
-    monkeypatch.setattr(cafe_cost, "seconds_of", timed)
-    costs = cafe_cost.index_costs(model(), [latent_layer()], open_images(photographs()), batch=1)
+    monkeypatch.setattr(explanations, "seconds_of", timed)
+    costs = explanations.index_costs(model(), [latent_layer()], open_images(photographs()), batch=1)
     assert [(cost.ratio, cost.lowest) for cost in costs] == [(2.0, pytest.approx(4 / 3)), (2.0, pytest.approx(5 / 3))]
     assert [cost.what.split(", ")[1:] for cost in costs] == [
         ["11 photographs", "float32"],

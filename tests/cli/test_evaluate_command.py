@@ -1,18 +1,15 @@
 """`ierf evaluate`: tables from photographs, from the command line."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 from safetensors.torch import save_file
+from support.runs import write_photographs
 from typer.testing import CliRunner, Result
 
 from ierf.cli import main
-from ierf.experiments.local.cifar import CifarResNet
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "experiments"))
-from photographs import write_photographs
+from ierf.experiments.local.activations import CifarResNet
 
 
 def ierf(*arguments: str | Path) -> Result:

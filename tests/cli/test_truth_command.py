@@ -9,7 +9,7 @@ from typer.testing import CliRunner
 
 import ierf
 from ierf.cli import evaluate_truth, main
-from ierf.experiments.results import Results
+from ierf.experiments import Results
 from ierf.model import VisionModel
 
 

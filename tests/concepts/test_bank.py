@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from bank_store import LABELS, TwoLayers, small_model, small_store
 from PIL import Image
+from support.banks import LABELS, TwoLayers, small_model, small_store
 from torch.nn import functional as F
 
 import ierf

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from token_networks import TinyTransformer
+from support.transformers import TinyTransformer
 
 import ierf
 from ierf.concepts.bank_pictures import SIDE

@@ -5,7 +5,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from bisecting_by_hand import bisect
+from support.concepts_by_hand import bisect
 from torch import Tensor
 
 from ierf.concepts import EXTRACTORS, BisectingSphericalKMeans, make_extractor

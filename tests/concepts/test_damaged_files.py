@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from bank_store import small_model, small_store
-from damage import silent
 from numcodecs.zstd import Zstd
 from safetensors.torch import load_file, save_file
+from support.banks import small_model, small_store
+from support.damage import silent
 
 from ierf.concepts import ConceptBank
 from ierf.concepts.bank_pictures import read_pictures

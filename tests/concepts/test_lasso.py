@@ -6,7 +6,7 @@ import warnings
 import numpy as np
 import pytest
 import torch
-from lasso_by_hand import correlated, largest_lam, objective, violation
+from support.concepts_by_hand import correlated, largest_lam, objective, violation
 from torch import Tensor
 
 from ierf.concepts import choose_lam, lasso, lasso_path

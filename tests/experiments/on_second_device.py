@@ -5,7 +5,7 @@ from pathlib import Path
 
 import fakedev  # type: ignore[import-not-found]
 import torch
-from small_latents import LAYER, autoencoder, model, photographs
+from support.transformers import LAYER, autoencoder, model, photographs
 from torch import nn
 
 import ierf

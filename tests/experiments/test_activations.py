@@ -4,16 +4,14 @@ from pathlib import Path
 
 import pytest
 import torch
-from photographs import write_photographs
 from safetensors.torch import save_file
+from support.runs import write_photographs
 from torch import nn
 
 from ierf.errors import IerfError
-from ierf.experiments.data import open_data
-from ierf.experiments.local.activations import TABLE, activations
-from ierf.experiments.local.cifar import ACTIVATIONS, CifarResNet, load_checkpoints
+from ierf.experiments import open_data, parse_methods
+from ierf.experiments.local.activations import ACTIVATIONS, TABLE, CifarResNet, activations, load_checkpoints
 from ierf.experiments.local.scores import LocalSettings, measured
-from ierf.experiments.methods import parse_methods
 
 
 @pytest.fixture

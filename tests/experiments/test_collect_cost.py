@@ -4,7 +4,7 @@ import torch
 
 import ierf
 from ierf.experiments import collect_costs
-from ierf.experiments.cost.collect import gradients
+from ierf.experiments.cost.explanations import gradients
 
 
 def test_the_peer_is_the_gradient_of_one_pfv() -> None:

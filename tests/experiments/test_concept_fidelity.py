@@ -1,36 +1,36 @@
 """C-insertion and C-deletion: curves by hand, ends that are known, a run that resumes."""
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from photographs import write_photographs
+from support.banks import small_model
+from support.runs import stop_after, write_photographs
 from torch import Tensor
 from typer.testing import CliRunner
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "concepts"))
-from bank_store import small_model
-from stopping import stop_after
 
 import ierf
 from ierf.cli import main
 from ierf.concepts import ConceptBank
 from ierf.errors import IerfError
-from ierf.experiments.concepts.curves import GRID, area, cells, curves_json, on_grid
+from ierf.experiments import DataSet, open_data
 from ierf.experiments.concepts.extractors import extractors
 from ierf.experiments.concepts.fidelity import (
+    GRID,
     Concepts,
     FidelitySettings,
+    area,
+    cells,
     class_curves,
     concept_fidelity,
+    curves_json,
     of_bank,
     of_fitted,
+    on_grid,
     tables,
 )
 from ierf.experiments.concepts.fitted import FitSettings, all_fitted, parse_recipes
-from ierf.experiments.data import DataSet, open_data
 from ierf.graph import Reconstruction
 from ierf.model import VisionModel, capture
 from ierf.store import PFVStore

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from ierf.experiments.bootstrap import confidence_interval
-from ierf.experiments.local.curves import Areas, insertion_deletion
+from ierf.experiments import confidence_interval
+from ierf.experiments.local.scores import Areas, insertion_deletion
 from ierf.metrics import deletion, insertion
 
 

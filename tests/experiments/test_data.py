@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from ierf.errors import IerfError, UnknownNameError
-from ierf.experiments.data import drawn, open_data
+from ierf.experiments import drawn, open_data
 
 GREY = Image.new("RGB", (6, 4), (90, 90, 90))
 

@@ -13,19 +13,16 @@ import numpy as np
 import pytest
 import torch
 from jaxtyping import Float
+from support.banks import small_model, small_store
+from support.runs import stop_after
 from torch import Tensor
 from typer.testing import CliRunner
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "concepts"))
-from bank_store import small_model, small_store
-from stopping import stop_after
 
 from ierf.cli import main
 from ierf.concepts import EXTRACTORS, SAE
 from ierf.errors import IerfError, UnknownNameError
-from ierf.experiments.concepts.extractors import extractors
+from ierf.experiments.concepts.extractors import concept_stability, extractors
 from ierf.experiments.concepts.fitted import FitSettings, all_fitted, fitted, parse_recipes, quality
-from ierf.experiments.concepts.stability import concept_stability
 from ierf.store import PFVStore
 
 SETTINGS = FitSettings(n_concepts=6, l0_ratio=0.7, held_out=5, seed=2)

@@ -3,8 +3,9 @@
 import torch
 
 import ierf
-from ierf.experiments.cost.icat import hooked, icat_costs, one_by_one
-from ierf.graph import Alignment, LayerObjective, Reconstruction, integrated_gradients
+from ierf.experiments.cost.explanations import hooked, icat_costs, one_by_one
+from ierf.graph import Alignment, Reconstruction, integrated_gradients
+from ierf.graph import LayerObjective as Question
 from ierf.model import Section, capture
 
 
@@ -16,7 +17,7 @@ def test_the_loop_gives_the_same_edges() -> None:
     score = Alignment(torch.randn(2, 256, generator=g), torch.rand(16, 2, generator=g))
     section = Section.of(model, x, "layer3", "layer4")
     expected = one_by_one(codes, atoms, score, section, 4)
-    question = LayerObjective(section, score)
+    question = Question(section, score)
     found = integrated_gradients(
         Reconstruction.of(codes, atoms), question, rule="midpoints", steps=4, tolerance=torch.inf
     )

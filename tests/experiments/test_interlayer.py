@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 from jaxtyping import Float
-from photographs import write_photographs
+from support.runs import write_photographs
 from torch import Tensor
 from typer.testing import CliRunner
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "graph"))
-from stopping import stop_after
+from support.runs import stop_after
 from support.small_bank import CHANNELS, SmallBank, SmallConcepts
 from support.small_bank import model as small_model
 
@@ -21,10 +21,9 @@ import ierf
 from ierf.cli import main
 from ierf.concepts import ConceptBank
 from ierf.errors import IerfError, UnknownNameError
-from ierf.experiments.concepts.curves import GRID, areas, curves_json, panels
+from ierf.experiments import DataSet, Results, open_data
+from ierf.experiments.concepts.fidelity import GRID, areas, curves_json, panels
 from ierf.experiments.concepts.interlayer import InterlayerSettings, interlayer, pairs_of
-from ierf.experiments.data import DataSet, open_data
-from ierf.experiments.results import Results
 from ierf.model import VisionModel, capture
 from ierf.store import PFVStore
 

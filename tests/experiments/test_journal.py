@@ -8,9 +8,8 @@ import torch
 from torch import nn
 
 from ierf.errors import IerfError
-from ierf.experiments.data.photos import folder_fingerprint
-from ierf.experiments.identity import model_fingerprint
-from ierf.experiments.journal import Journal, Values, run_over
+from ierf.experiments.data import folder_fingerprint
+from ierf.experiments.journal import Journal, Values, model_fingerprint, run_over
 from ierf.model import Preprocess, VisionModel
 
 SETTINGS = {"model": "a", "methods": ["srd"], "seed": 0}

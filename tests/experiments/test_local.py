@@ -12,15 +12,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from photographs import write_photographs
 from PIL import Image
+from support.runs import write_photographs
 
 import ierf
 from ierf.attribution import METHODS
 from ierf.errors import IerfError, UnknownNameError
-from ierf.experiments.data import Photo, open_data
+from ierf.experiments import GROUPS, Photo, open_data, parse_method, parse_methods
 from ierf.experiments.local.scores import LocalSettings, case, local, measured, seen_mask
-from ierf.experiments.methods import GROUPS, parse_method, parse_methods
 from ierf.metrics import attribution_localization, deletion, fidelity, insertion, pointing_game, sparseness, stability
 from ierf.model import Preprocess, VisionModel
 from ierf.rules import Tape

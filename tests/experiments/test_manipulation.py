@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from photographs import write_photographs
+from support.runs import write_photographs
 from torch import Tensor, nn
 
 from ierf.errors import IerfError
-from ierf.experiments.data import open_data
+from ierf.experiments import open_data, pearson
 from ierf.experiments.local.manipulation import (
     COLUMNS,
     Attack,
@@ -20,7 +20,6 @@ from ierf.experiments.local.manipulation import (
     manipulate,
     manipulation,
 )
-from ierf.experiments.local.similarity import pearson
 from ierf.model import Preprocess, VisionModel
 
 pytest.importorskip("skimage")

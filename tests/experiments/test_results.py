@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from ierf.errors import UnknownNameError
-from ierf.experiments.bootstrap import confidence_interval
-from ierf.experiments.results import Results, as_values
-from ierf.experiments.tables import comma_separated, markdown, save, terminal_table
+from ierf.experiments import confidence_interval
+from ierf.experiments.results import Results, as_values, comma_separated, markdown, save, terminal_table
 
 VALUES = {
     "a": {"one": {"fidelity": 0.5, "stability": 2.0}, "other": {"fidelity": 0.25, "stability": 4.0}},

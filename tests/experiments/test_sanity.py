@@ -5,13 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from photographs import write_photographs
+from support.runs import write_photographs
 from torch import Tensor, nn
 
 from ierf.errors import IerfError
-from ierf.experiments.data import open_data
+from ierf.experiments import open_data, parse_methods
 from ierf.experiments.local.sanity import SIMILARITIES, cascade, sanity, stages_of
-from ierf.experiments.methods import parse_methods
 from ierf.model import Preprocess, VisionModel
 
 pytest.importorskip("skimage")

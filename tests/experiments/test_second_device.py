@@ -19,7 +19,7 @@ def test_on_a_device_that_refuses_to_mix_with_the_cpu(shared: Path, tmp_path: Pa
     if not shutil.which("g++") or not shutil.which("ninja", path=path) or not (shared / "tools").is_dir():
         pytest.skip("needs the second device, a C++ compiler and ninja")
     tests = Path(__file__).parents[1]
-    rooms = [shared / "tools" / "second_device", tests, tests / "cafe"]
+    rooms = [shared / "tools" / "second_device", tests]
     known = [*map(str, rooms), *filter(None, [os.environ.get("PYTHONPATH")])]
     done = subprocess.run(
         [sys.executable, str(Path(__file__).with_name("on_second_device.py")), str(tmp_path)],

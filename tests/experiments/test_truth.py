@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from ierf.errors import IerfError
-from ierf.experiments.methods import parse_methods
+from ierf.experiments import parse_methods
 from ierf.experiments.results import Results, as_values
 from ierf.experiments.truth import local
 from ierf.experiments.truth.between import truth_between
@@ -23,9 +23,16 @@ from ierf.experiments.truth.concepts import (
     sampled,
     what_is_there,
 )
-from ierf.experiments.truth.cue import tint_share, tinted_scenes, truth_cue
 from ierf.experiments.truth.edges import area_under_curve, planted, truth_edges
-from ierf.experiments.truth.local import COLUMNS, over_networks, scores, truth_local
+from ierf.experiments.truth.local import (
+    COLUMNS,
+    over_networks,
+    scores,
+    tint_share,
+    tinted_scenes,
+    truth_cue,
+    truth_local,
+)
 from ierf.experiments.truth.scenes import TRUTH
 from ierf.model import Preprocess, VisionModel
 from ierf.world import CLASSES, PARTS, Scenes, Settings, compose, part_masks

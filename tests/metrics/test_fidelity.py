@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from known_networks import Small, Weighted, noise, uniform
+from support.networks import Small, Weighted, noise, uniform
 from torch import Tensor, nn
 
 from ierf.errors import IerfError, UnknownNameError

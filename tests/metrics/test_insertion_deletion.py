@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from known_networks import Small, Weighted, noise, uniform
+from support.networks import Small, Weighted, noise, uniform
 from torch import Tensor
 
 from ierf.errors import IerfError, UnknownNameError

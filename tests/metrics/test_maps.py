@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from known_networks import noise
+from support.networks import noise
 
 from ierf.errors import IerfError
 from ierf.metrics import normalise_map
-from ierf.metrics.maps import at_pixels, finite
+from ierf.metrics.scoring import at_pixels, finite
 
 
 def test_every_sample_is_divided_by_its_own_largest_value() -> None:

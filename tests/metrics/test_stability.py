@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from known_networks import noise
+from support.networks import noise
 from torch import Tensor
 
 from ierf.errors import IerfError

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import cifar_resnet, mobilenet_v1
 from PIL import Image
+from support.networks import cifar_resnet, mobilenet_v1
 from torch import Tensor, nn
 
 from ierf.model import Preprocess, load

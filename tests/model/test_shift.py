@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from networks import cifar_resnet, mobilenet_v1
+from support.networks import cifar_resnet, mobilenet_v1
 from torch import Tensor, nn
 from torch.nn.utils import fuse_conv_bn_eval
 

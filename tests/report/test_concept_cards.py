@@ -7,9 +7,9 @@ from urllib.parse import unquote
 
 import numpy as np
 import pytest
-from concept_bank import bank as bank_by_hand
-from concept_bank import layer
 from PIL import Image
+from support.banks import bank as bank_by_hand
+from support.banks import layer
 
 import ierf
 from ierf.concepts import ConceptBank

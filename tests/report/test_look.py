@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from concept_bank import bank as bank_by_hand
+from support.banks import bank as bank_by_hand
 from support.page_graphs import small
 
 import ierf

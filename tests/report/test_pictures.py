@@ -6,9 +6,18 @@ import torch
 from PIL import Image
 
 from ierf.errors import IerfError
-from ierf.report.colours import diverging
-from ierf.report.grids import enlarged, normalised, on_grid, smoothed
-from ierf.report.pictures import beneath, cells, overlay, spotlight, with_inset
+from ierf.report.pictures import (
+    beneath,
+    cells,
+    diverging,
+    enlarged,
+    normalised,
+    on_grid,
+    overlay,
+    smoothed,
+    spotlight,
+    with_inset,
+)
 
 SIDE = 96
 

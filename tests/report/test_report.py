@@ -15,9 +15,8 @@ from PIL import Image
 import ierf
 from ierf.attribution import Entry, Leak, Ledger
 from ierf.files import write
-from ierf.report import Card, Prediction, card, save_index
-from ierf.report.names import distinct_stems
-from ierf.report.words import as_call, as_command, ledger_sentence, percent
+from ierf.report import Card, Prediction, card, distinct_stems, save_index
+from ierf.report.text import as_call, as_command, ledger_sentence, percent
 from ierf.store.files import write as write_to_store
 
 VOID = {"meta", "img", "br", "link", "hr", "input"}

@@ -21,10 +21,10 @@ from ierf.cli import main
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 
-from served import Client, bank_of_noise, encoded, served
+from support.served import Client, bank_of_noise, encoded, served
 
 from ierf.graph import ConceptGraph, intervene
-from ierf.report.server import Subject
+from ierf.report.server import ServedModel
 
 LAYERS = ("layer4.0", "layer4.1")
 
@@ -37,7 +37,7 @@ def bank(model: ierf.VisionModel, tmp_path_factory: pytest.TempPathFactory) -> i
 
 @pytest.fixture(scope="module")
 def client(model: ierf.VisionModel, bank: ierf.ConceptBank) -> Iterator[Client]:
-    with served(Subject.of(model, bank)) as running:
+    with served(ServedModel.of(model, bank)) as running:
         yield running
 
 

@@ -18,7 +18,7 @@ from ierf.cli import main
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 
-from served import Client
+from support.served import Client
 
 from ierf.report.server import address, listening
 

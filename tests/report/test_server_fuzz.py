@@ -19,21 +19,21 @@ import ierf
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 
-from served import Answer, Client, encoded, served
+from support.served import Answer, Client, encoded, served
 
-from ierf.report.server import Access, Limits, Subject
+from ierf.report.server import Access, Limits, ServedModel
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = Limits(upload=300_000, pixels=1_000_000, request=4096, patience=1.0, queue=4)
 
 
 @pytest.fixture(scope="module")
-def subject(model: ierf.VisionModel) -> Subject:
-    return Subject.of(model)
+def subject(model: ierf.VisionModel) -> ServedModel:
+    return ServedModel.of(model)
 
 
 @pytest.fixture(scope="module")
-def client(subject: Subject) -> Iterator[Client]:
+def client(subject: ServedModel) -> Iterator[Client]:
     with served(subject, limits=SMALL) as running:
         yield running
 
@@ -286,7 +286,7 @@ def test_names_of_this_machine(client: Client) -> None:
     check(client.ask("POST", "/api/photos", b"", own), 415)
 
 
-def test_a_token_opens_the_door(subject: Subject) -> None:
+def test_a_token_opens_the_door(subject: ServedModel) -> None:
     token = "letmein-letmein-letmein"
     with served(subject, Access(token)) as client:
         for path in ("/", "/api/model", "/static/serve.js", "/?token=wrong", "/api/model?token=" + token):

@@ -10,11 +10,8 @@ from ierf.errors import IerfError
 
 pytest.importorskip("fastapi")
 
-from ierf.report.server.interruption import Cancelled, Interruptible
-from ierf.report.server.jobs import File, Job, Jobs, Progress, Result
-from ierf.report.server.limits import Limits, RefusedError
-from ierf.report.server.memory import Memory
-from ierf.report.server.words import LONGEST, without_paths
+from ierf.report.server.jobs import Cancelled, File, Interruptible, Job, JobProgress, Jobs, LRUCache, Result
+from ierf.report.server.schemas import LONGEST, Limits, RefusedError, redacted
 
 NOTHING = Result({}, {})
 
@@ -28,7 +25,7 @@ def until_finished(job: Job) -> Job:
 
 
 def test_a_memory_forgets_what_was_not_used_for_longest() -> None:
-    memory: Memory[str] = Memory(10)
+    memory: LRUCache[str] = LRUCache(10)
     memory.put("a", "A", 4)
     memory.put("b", "B", 4)
     assert memory.get("a") == "A"
@@ -45,7 +42,7 @@ def test_jobs_come_one_after_the_other_and_too_many_are_refused() -> None:
     go, order = Event(), []
 
     def work(name: str) -> Job:
-        def run(progress: Progress) -> Result:
+        def run(progress: JobProgress) -> Result:
             go.wait(10)
             order.append(name)
             return Result({"name": name}, {})
@@ -81,7 +78,7 @@ def test_jobs_come_one_after_the_other_and_too_many_are_refused() -> None:
 def test_a_job_that_computes_is_stopped_between_operations() -> None:
     jobs, begun = Jobs(Limits()), Event()
 
-    def endless(progress: Progress) -> Result:
+    def endless(progress: JobProgress) -> Result:
         x = torch.zeros(3)
         while True:
             x = x + 1
@@ -103,7 +100,7 @@ def test_what_a_stopped_job_changed_is_put_back() -> None:
     """Contexts are left by operations too: those that put things back have to run, else later jobs suffer."""
     jobs, begun, put_back = Jobs(Limits()), Event(), []
 
-    def endless(progress: Progress) -> Result:
+    def endless(progress: JobProgress) -> Result:
         weight = torch.ones(3)
         try:
             with torch.no_grad():
@@ -137,10 +134,10 @@ def test_gradients_are_on_again_where_a_context_ends_right_after_the_stop() -> N
 def test_failures_are_told_without_paths_and_may_be_tried_again(caplog: pytest.LogCaptureFixture) -> None:
     jobs = Jobs(Limits())
 
-    def mistaken(progress: Progress) -> Result:
+    def mistaken(progress: JobProgress) -> Result:
         raise IerfError("there is no store at '/home/me/secret/store.zarr'; layer3.1/512 is fine")
 
-    def broken(progress: Progress) -> Result:
+    def broken(progress: JobProgress) -> Result:
         raise RuntimeError("/home/me/secret is broken")
 
     told = until_finished(jobs.submit("mistaken", mistaken))
@@ -170,7 +167,7 @@ def test_results_are_forgotten_when_newer_ones_need_the_room() -> None:
 def test_closing_stops_what_runs_and_what_waits() -> None:
     jobs = Jobs(Limits())
 
-    def endless(progress: Progress) -> Result:
+    def endless(progress: JobProgress) -> Result:
         while True:
             progress.at("still at it")
             sleep(0.001)
@@ -209,8 +206,8 @@ def test_operations_are_counted_and_their_results_are_the_same() -> None:
     ],
 )
 def test_no_absolute_path_leaves_the_machine(message: str, told: str) -> None:
-    assert without_paths(message) == told
+    assert redacted(message) == told
 
 
 def test_messages_are_not_endless() -> None:
-    assert without_paths("x" * 5000) == "x" * (LONGEST - 1) + "…"
+    assert redacted("x" * 5000) == "x" * (LONGEST - 1) + "…"

@@ -20,12 +20,12 @@ import ierf
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 
-from served import Client, bank_of_noise, encoded, served
+from support.served import Client, bank_of_noise, encoded, served
 
 from ierf.model import Preprocess
-from ierf.report.server import Limits, Subject
-from ierf.report.server.jobs import File, Jobs, Progress, Result, Work
-from ierf.report.server.limits import RefusedError
+from ierf.report.server import Limits, ServedModel
+from ierf.report.server.jobs import File, JobProgress, Jobs, Result, Work
+from ierf.report.server.schemas import RefusedError
 
 MIB = 2**20
 
@@ -43,9 +43,9 @@ class Tiny(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
+def subject(tmp_path_factory: pytest.TempPathFactory) -> ServedModel:
     model = ierf.VisionModel(Tiny().eval(), Preprocess((16, 16), None), name="tiny")
-    return Subject.of(model, bank_of_noise(model, ("a", "b"), tmp_path_factory.mktemp("tiny"), 12, 8, 6))
+    return ServedModel.of(model, bank_of_noise(model, ("a", "b"), tmp_path_factory.mktemp("tiny"), 12, 8, 6))
 
 
 on_linux = pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads Linux's count of pages")
@@ -81,7 +81,7 @@ def test_three_hundred_jobs_take_no_more_than_the_limits() -> None:
     jobs = Jobs(Limits(results=8 * MIB))
 
     def work(given: torch.Tensor) -> Work:
-        def run(progress: Progress) -> Result:
+        def run(progress: JobProgress) -> Result:
             found = given + Cycle().pixels
             return Result({}, {"found": File("application/octet-stream", found.numpy().tobytes())})
 
@@ -101,7 +101,7 @@ def test_three_hundred_jobs_take_no_more_than_the_limits() -> None:
 
 
 @on_linux
-def test_photographs_take_no_more_than_the_limits(subject: Subject) -> None:
+def test_photographs_take_no_more_than_the_limits(subject: ServedModel) -> None:
     """Each has 5.7 MiB: 30 of them would be 172 MiB."""
     limits, smooth = Limits(photos=16 * MIB, results=16 * MIB), Image.new("RGB", (2000, 1000), "orange")
     kinds = [{"kind": "graph"}, {"kind": "maps", "classes": [1], "resolution": "low"}, *4 * [{"kind": "intervention"}]]
@@ -129,7 +129,7 @@ def test_a_finished_job_lets_go_of_what_it_was_given_and_of_cycles() -> None:
         given, made = Given(), Given()
         kept.extend([weakref.ref(given), weakref.ref(made)])
 
-        def work(progress: Progress) -> Result:
+        def work(progress: JobProgress) -> Result:
             passing = Given()
             kept.append(weakref.ref(passing))
             return Result({"same": given is not made}, {})
@@ -196,7 +196,7 @@ def begun_upload(client: Client, content: bytes) -> HTTPConnection:
     return connection
 
 
-def test_uploads_that_come_slowly_keep_no_one_waiting(subject: Subject) -> None:
+def test_uploads_that_come_slowly_keep_no_one_waiting(subject: ServedModel) -> None:
     picture = Image.new("RGB", (20, 20), "red")
     limits = Limits(decoding=2, arriving=9 * len(encoded(picture)) // 2, patience=20)
     with served(subject, limits=limits) as client:

@@ -13,10 +13,10 @@ import ierf
 pytest.importorskip("fastapi")
 pytest.importorskip("uvicorn")
 
-from served import Client, bank_of_noise, served
+from support.served import Client, bank_of_noise, served
 
 from ierf.graph import ConceptGraph, intervene
-from ierf.report.server import Subject
+from ierf.report.server import ServedModel
 
 LAYERS = ("blocks.2", "blocks.4")
 
@@ -34,7 +34,7 @@ def bank(vit: ierf.VisionModel, tmp_path_factory: pytest.TempPathFactory) -> ier
 
 @pytest.fixture(scope="module")
 def client(vit: ierf.VisionModel, bank: ierf.ConceptBank) -> Iterator[Client]:
-    with served(Subject.of(vit, bank)) as running:
+    with served(ServedModel.of(vit, bank)) as running:
         yield running
 
 

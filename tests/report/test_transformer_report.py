@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import ierf
-from ierf.report.words import method_sentence
+from ierf.report.text import method_sentence
 
 
 @pytest.fixture(scope="module")

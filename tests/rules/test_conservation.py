@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from networks import cifar_resnet, mobilenet_v1
+from support.networks import cifar_resnet, mobilenet_v1
 from torch import Tensor, nn
 from torch.nn.modules import module as torch_module
 

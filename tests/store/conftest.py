@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from small_network import SIZE, SmallNet
+from support.networks import SIZE, SmallNet
 
 import ierf
 from ierf.model import Preprocess

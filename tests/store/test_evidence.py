@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_network import chi_square
-from token_networks import TinyTransformer
+from support.networks import chi_square
+from support.transformers import TinyTransformer
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from token_networks import TinyTransformer
+from support.transformers import TinyTransformer
 
 import ierf
 from ierf.attribution.passes import relevance_pass

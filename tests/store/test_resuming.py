@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from small_network import SmallNet
+from support.networks import SmallNet
 
 import ierf
 from ierf.errors import IerfError
@@ -131,7 +131,7 @@ sys.path.insert(0, {tests!r})
 import ierf
 from ierf.model import Preprocess
 from ierf.store import PFVStore
-from small_network import SIZE, SmallNet
+from support.networks import SIZE, SmallNet
 
 torch.distributed.init_process_group("gloo")
 model = ierf.VisionModel(SmallNet().eval(), Preprocess(SIZE, None), name="small")
@@ -142,7 +142,7 @@ torch.distributed.destroy_process_group()
 
 
 def test_two_ranks_with_gloo(model: ierf.VisionModel, photos: Photos, tmp_path: Path) -> None:
-    folder, root = photos(11, bad=(3,)), str(Path(__file__).resolve().parent)
+    folder, root = photos(11, bad=(3,)), str(Path(__file__).resolve().parents[1])
     collect(model, folder, LAYERS, tmp_path / "one", SETTINGS)
     script = tmp_path / "rank.py"
     script.write_text(RANK.format(tests=root, photos=str(folder), out=str(tmp_path / "two")))

@@ -3,7 +3,7 @@
 from itertools import permutations
 
 import numpy as np
-from small_network import chi_square
+from support.networks import chi_square
 
 from ierf.store.sampling import draw
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 from PIL import Image
-from small_network import SIZE, SmallNet
+from support.networks import SIZE, SmallNet
 
 import ierf
 from ierf.cafe import build_index

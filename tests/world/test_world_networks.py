@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import ierf
-from ierf.experiments.truth.cue import tinted_scenes
+from ierf.experiments.truth.local import tinted_scenes
 from ierf.experiments.truth.scenes import scene_inputs
 from ierf.world import CLASSES, CUE_CLASS, HELD_OUT, Scenes, Settings
 

@@ -1,17 +1,140 @@
-"""The command `ierf`: what all of its commands share."""
+"""What all commands share: the group, what they print and where, options, and files."""
 
 import logging
+import sys
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from PIL.Image import Image
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 from typer.core import TyperGroup
 
-from ierf.cli.console import complain
-from ierf.errors import IerfError
+from ierf.errors import IerfError, UnknownNameError
+from ierf.experiments import Track
+from ierf.files import write
 
-INTERRUPTED = 130
-USAGE = 2
+DEFAULT_MODEL = "bundled:resnet18-tiny"
+INTERRUPTED, USAGE = 130, 2
+"""Exit statuses."""
+
+
+def out() -> Console:
+    return Console(file=sys.stdout, highlight=False, soft_wrap=True)
+
+
+def err() -> Console:
+    return Console(file=sys.stderr, highlight=False, soft_wrap=True)
+
+
+def complain(message: object) -> None:
+    """One plain line on standard error."""
+    typer.echo(f"error: {' '.join(str(message).split())}", err=True)
+
+
+def say(text: str, style: str = "") -> None:
+    """A line on standard output; `text` is not markup."""
+    out().print(Text(text, style=style))
+
+
+def say_path(path: Path) -> None:
+    """A path alone on its line, never wrapped or coloured."""
+    typer.echo(str(path))
+
+
+def save_picture(picture: Image, path: Path) -> None:
+    """Write a picture as PNG, whatever its file is called, and say where. Raises `IerfError` where that fails."""
+    content = BytesIO()
+    picture.save(content, "PNG")
+    say_path(write(path, content.getvalue()))
+
+
+def progress_bar(*columns: ProgressColumn, hidden: bool = False) -> Progress:
+    """On standard error, if that is a terminal; by default what is done, a bar, counts and the time that is left."""
+    usual = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    return Progress(*(columns or usual), console=err(), transient=True, disable=hidden or not err().is_terminal)
+
+
+@contextmanager
+def tracked() -> Iterator[Track]:
+    """A progress bar for the images of an experiment."""
+    columns = TextColumn("measuring"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
+    with progress_bar(*columns) as bar:
+        yield bar.track
+
+
+def one_of(name: str, *choices: str, help: str) -> Any:
+    """An option that takes one of a few words, or nothing."""
+    return typer.Option(name, metavar="|".join(choices), callback=_checked(name, choices), help=help)
+
+
+def _checked(name: str, choices: tuple[str, ...]) -> Callable[[str | None], str | None]:
+    def check(value: str | None) -> str | None:
+        if value is not None and value not in choices:
+            raise UnknownNameError(f"choice for {name}", value, choices)
+        return value
+
+    return check
+
+
+def _folder(path: Path) -> Path:
+    """A folder, and not the file that somebody may have meant."""
+    if path.suffix.lower() in {".html", ".htm", ".json", ".png", ".csv"} and not path.is_dir():
+        raise typer.BadParameter(f"--out is a folder, into which files are written: --out {path.with_suffix('')}")
+    return path
+
+
+def given(**options: Any) -> dict[str, Any]:
+    """The options that were given, without those left to their defaults."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def names_of(texts: list[str] | None) -> list[str] | None:
+    """Names that commas separate; None for none."""
+    return [name.strip() for text in texts or [] for name in text.split(",") if name.strip()] or None
+
+
+def parse_position(text: str) -> tuple[int, ...]:
+    """A position "ROW,COLUMN" as numbers."""
+    try:
+        return tuple(int(number) for number in text.split(","))
+    except ValueError:
+        raise typer.BadParameter(f"a position is ROW,COLUMN, as in 7,9; got {text!r}") from None
+
+
+Model = Annotated[
+    str, typer.Option("--model", "-m", metavar="SPEC", help="Where the model comes from; `ierf models` lists sources.")
+]
+Device = Annotated[str, typer.Option(metavar="NAME", help="Where to compute: cpu, cuda, cuda:1, mps.")]
+Out = Annotated[
+    Path,
+    typer.Option("--out", "-o", metavar="DIR", help="The folder to write to; made if missing.", callback=_folder),
+]
+Bias = Annotated[
+    str | None,
+    one_of("--bias", "norm", "uniform", "drop", help="Who inherits a bias’s relevance: norm (default) conserves."),
+]
+Head = Annotated[
+    str | None,
+    one_of("--head", "clamped", "mean", "raw", "integrated", help="The final ratio of a class; default: clamped."),
+]
+Unknown = Annotated[
+    str | None, one_of("--unknown", "raise", "gradient", help="What an operation without a rule does; default: raise.")
+]
 
 
 class _Plain(TyperGroup):

@@ -1,4 +1,4 @@
-"""`ierf bench`: what explanations cost, as ratios."""
+"""`ierf bench`: what explanations, concepts and latents cost, as ratios measured in the same run."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -8,13 +8,10 @@ import torch
 import typer
 from rich.table import Table
 
-from ierf.cli.console import out
-from ierf.cli.options import Device, Model
+from ierf.cli.app import Device, Model, out, say
 from ierf.experiments import Cost, attnlrp_costs, collect_costs, srd_costs
-from ierf.experiments.cost.bisecting import DATA, bisecting_costs
-from ierf.experiments.cost.icat import icat_costs
-from ierf.experiments.cost.lasso import lasso_cost, lasso_costs, stored_case
-from ierf.experiments.cost.sae import sae_costs
+from ierf.experiments.cost.concepts import DATA, bisecting_costs, lasso_cost, lasso_costs, sae_costs, stored_case
+from ierf.experiments.cost.explanations import icat_costs
 from ierf.model import VisionModel, evaluating, load
 from ierf.store import PFVStore
 
@@ -177,3 +174,30 @@ def _print(title: str, costs: Iterator[Cost]) -> None:
             numbers = (f"{value:.3f}" for value in (cost.ratio, cost.lowest, cost.highest))
             table.add_row(cost.what, cost.peer, *numbers)
     out().print(table)
+
+
+def cafe(
+    sae: Annotated[Path, typer.Option("--sae", metavar="DIR", help="What `ierf sae train` wrote.")],
+    data: Annotated[
+        str, typer.Option("--data", "-d", metavar="FOLDER|PARQUET|HF_DATASET", help="Photographs for the index.")
+    ],
+    model: Model = "bundled:vit-tiny",
+    limit: Annotated[int, typer.Option(metavar="N", min=1, help="Only the first N photographs.")] = 4096,
+    batch: Batch = None,
+    rounds: Rounds = 7,
+    threads: Threads = None,
+    device: Device = "cpu",
+) -> None:
+    """The iERF of a latent against forward + gradient, and an index of all latents against a forward pass."""
+    from ierf.cafe import LatentLayer
+    from ierf.concepts.sae.folders import saved_autoencoders, trained_values
+    from ierf.experiments.cost.explanations import cafe_costs
+    from ierf.store.data import First, open_images
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    vision_model, saes = load(model, device), saved_autoencoders(sae)
+    values = trained_values(saes)
+    layers = [LatentLayer(vision_model, name, found.to(device), values) for name, found in saes.items()]
+    for cost in cafe_costs(vision_model, layers, First(open_images(data), limit), batch or (1, 16), rounds):
+        say(f"{cost.what} / {cost.peer}: {cost.ratio:.2f} ({cost.lowest:.2f} – {cost.highest:.2f})")

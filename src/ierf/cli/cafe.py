@@ -5,9 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ierf.cli.console import say_path
-from ierf.cli.evaluate import tracked
-from ierf.cli.options import DEFAULT_MODEL, Device, Model, one_of
+from ierf.cli.app import DEFAULT_MODEL, Device, Model, one_of, save_picture, say_path, tracked
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import load
 
@@ -106,8 +104,4 @@ def cafe(
     if silent:
         raise IerfError(f"no photograph activates latent {', '.join(silent)} of {name!r} at {kind} tokens")
     path = out / f"{name}-{kind}-{'-'.join(map(str, latent[:8]))}.png"
-    try:
-        latents_sheet(cards).save(path, "PNG")
-    except OSError as error:
-        raise IerfError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
-    say_path(path)
+    save_picture(latents_sheet(cards), path)

@@ -8,23 +8,20 @@ from typing import Annotated, cast
 
 import typer
 from rich import box
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
-from ierf.cli.console import err, out, say, say_path
-from ierf.cli.options import Device, one_of
+from ierf.cli.app import Device, names_of, one_of, out, progress_bar, say, say_path
 from ierf.concepts import ConceptBank
 from ierf.concepts.bank_fitting import L0_RATIO
 from ierf.concepts.matching import match_concepts
 from ierf.errors import IerfError
+from ierf.experiments.concepts.extractors import ALIKE
 from ierf.model import VisionModel, load
 from ierf.store import PFVStore
 
 concepts = typer.Typer(help="Concepts: directions in the feature vectors of a layer.", no_args_is_help=True)
-
-ALIKE = 0.9
-"""Concepts with at least this cosine count as the same."""
 
 Store = Annotated[
     Path | None, typer.Option("--store", "-s", metavar="STORE", help="Where the store lies now, if it was moved.")
@@ -69,13 +66,13 @@ def fit(
     """
     opened = PFVStore(store)
     columns = SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn()
-    with _plain_warnings(), Progress(*columns, console=err(), transient=True, disable=not err().is_terminal) as bar:
+    with _plain_warnings(), progress_bar(*columns) as bar:
         task = bar.add_task("opening", total=None)
         bank = ConceptBank.fit(
             opened,
             extractor,
             n_concepts,
-            _names(layer),
+            names_of(layer),
             seed,
             l0_ratio=l0_ratio,
             positive=positive,
@@ -115,7 +112,7 @@ def show(
 
     bank = ConceptBank.load(address, store)
     loaded = None if model is None else load(model, device)
-    say_path(save_concepts(bank, save, _names(layer), cast(Order, sort or "frequency"), limit, seed, loaded))
+    say_path(save_concepts(bank, save, names_of(layer), cast(Order, sort or "frequency"), limit, seed, loaded))
 
 
 @concepts.command()
@@ -173,10 +170,6 @@ def _named(store: PFVStore, model: str | None) -> VisionModel | None:
         say("the store's model cannot be loaded, so classes go by number; --model names it", "yellow")
         return None
     return found
-
-
-def _names(layers: list[str] | None) -> list[str] | None:
-    return [name.strip() for some in layers or [] for name in some.split(",") if name.strip()] or None
 
 
 @contextmanager

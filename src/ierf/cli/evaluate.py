@@ -1,30 +1,20 @@
 """`ierf evaluate`: the paper's tables about local explanations, each one command that can be interrupted."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ierf.cli.console import err, out, say_path
-from ierf.cli.options import DEFAULT_MODEL, Device, Model
-from ierf.experiments.data import open_data
-from ierf.experiments.journal import Track
-from ierf.experiments.local.activations import TABLE
+from ierf.cli.app import DEFAULT_MODEL, Device, Model, err, out, say_path, tracked
+from ierf.experiments import ABLATION, GROUPS, Results, check_out, open_data, parse_methods, save, terminal_table
+from ierf.experiments.local.activations import TABLE, load_checkpoints
 from ierf.experiments.local.activations import activations as run_activations
-from ierf.experiments.local.cifar import load_checkpoints
-from ierf.experiments.local.differentiable import MAPS
-from ierf.experiments.local.manipulation import Attack
+from ierf.experiments.local.manipulation import MAPS, Attack
 from ierf.experiments.local.manipulation import manipulation as attack_all
 from ierf.experiments.local.sanity import curve_picture
 from ierf.experiments.local.sanity import sanity as run_sanity
 from ierf.experiments.local.scores import METRICS, PAPER_METRICS, LocalSettings
 from ierf.experiments.local.scores import local as run_local
-from ierf.experiments.methods import ABLATION, GROUPS, parse_methods
-from ierf.experiments.results import Results
-from ierf.experiments.tables import check_out, save, terminal_table
 from ierf.files import write
 from ierf.model import load
 
@@ -196,14 +186,6 @@ def activations(
     with tracked() as track:
         results = run_activations(models, photos, rows, out, settings, limit=limit, track=track)
     show(results, out, "activations")
-
-
-@contextmanager
-def tracked() -> Iterator[Track]:
-    """A progress bar on standard error, if that is a terminal."""
-    columns = (TextColumn("measuring"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=err(), transient=True, disable=not err().is_terminal) as progress:
-        yield progress.track
 
 
 def show(results: Results, folder: Path, name: str) -> None:

@@ -1,27 +1,35 @@
-"""`ierf evaluate`: the papers' tables and figures about concepts and the edges between them."""
+"""`ierf evaluate`: Table III, Figs. 7 and 11, and the curves about concepts, edges between them, and latents."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from ierf.cli.console import say_path
-from ierf.cli.evaluate import Data, Folder, Limit, Seed, show, tracked
-from ierf.cli.options import DEFAULT_MODEL, Device, Model
+from ierf.cli.app import DEFAULT_MODEL, Device, Model, names_of, say_path, tracked
+from ierf.cli.evaluate import Data, Folder, Limit, Seed, show
 from ierf.concepts import ConceptBank
-from ierf.errors import IerfError
-from ierf.experiments.concepts.curves import areas, curves_json, panels
+from ierf.errors import IerfError, UnknownNameError
+from ierf.experiments import Results, check_out, open_data
+from ierf.experiments.concepts.cafe import DEFAULT, CafeSettings
+from ierf.experiments.concepts.cafe import cafe as run_cafe
 from ierf.experiments.concepts.extractors import DICTIONARY_LIMIT
+from ierf.experiments.concepts.extractors import concept_stability as run_stability
 from ierf.experiments.concepts.extractors import extractors as run_extractors
-from ierf.experiments.concepts.fidelity import TRACKED, Concepts, FidelitySettings, of_bank, of_fitted, tables
+from ierf.experiments.concepts.fidelity import (
+    TRACKED,
+    Concepts,
+    FidelitySettings,
+    areas,
+    curves_json,
+    of_bank,
+    of_fitted,
+    panels,
+    tables,
+)
 from ierf.experiments.concepts.fidelity import concept_fidelity as run_fidelity
 from ierf.experiments.concepts.fitted import FitSettings, all_fitted, parse_recipes
 from ierf.experiments.concepts.interlayer import SCORES, InterlayerSettings, pairs_of
 from ierf.experiments.concepts.interlayer import interlayer as run_interlayer
-from ierf.experiments.concepts.stability import concept_stability as run_stability
-from ierf.experiments.data import open_data
-from ierf.experiments.results import Results
-from ierf.experiments.tables import check_out
 from ierf.files import write
 from ierf.graph import METHODS
 from ierf.model import load
@@ -227,11 +235,6 @@ def show_all(found: dict[str, Results], out: Path) -> None:
         show(results, out, name.replace(" ", "-"))
 
 
-def names_of(texts: list[str] | None) -> list[str] | None:
-    """Names that commas separate; None for none."""
-    return [name.strip() for text in texts or [] for name in text.split(",") if name.strip()] or None
-
-
 def _write_curves(found: Results, prefixes: dict[str, str], height: str, out: Path, name: str) -> None:
     contents = {
         f"{name}.json": curves_json(found, list(prefixes.values())).encode(),
@@ -241,3 +244,54 @@ def _write_curves(found: Results, prefixes: dict[str, str], height: str, out: Pa
         if content is not None:
             write(out / file, content)
             say_path(out / file)
+
+
+def cafe(
+    index: Annotated[Path, typer.Option("--index", metavar="DIR", help="What `ierf cafe` left in its folder.")],
+    sae: Annotated[Path, typer.Option("--sae", metavar="DIR", help="What `ierf sae train` wrote.")],
+    model: Model = DEFAULT_MODEL,
+    data: Annotated[
+        str | None, typer.Option("--data", "-d", metavar="SPEC", help="Default: what the index was made of.")
+    ] = None,
+    layers: Annotated[
+        list[str] | None, typer.Option("--layers", "-l", metavar="NAME[,NAME…]", help="Default: all of the index.")
+    ] = None,
+    methods: Annotated[
+        list[str] | None, typer.Option(metavar="NAME[,NAME…]", help=f"Default: {', '.join(DEFAULT)}.")
+    ] = None,
+    latents: Annotated[
+        int, typer.Option(min=1, help="Of each layer and kind of token, drawn by the seed.")
+    ] = CafeSettings.latents,
+    images: Annotated[int, typer.Option(min=1, help="Photographs of each latent.")] = CafeSettings.images,
+    points: Annotated[int, typer.Option(min=2, help="Of a curve, at most.")] = CafeSettings.points,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    out: Folder = Path("ierf-cafe-curves"),
+) -> None:
+    """Fig. 7: patches appear in the order of each attribution; how soon is the latent's activation back?
+
+    Areas of insertion and deletion for each layer, at patches and at the class token; for latents whose activation is
+    spread little and much; and how non-local latents are. Intervals are over latents.
+
+    Example:
+
+        ierf evaluate cafe --model bundled:vit-tiny --sae saes --index latents/index --latents 20 --images 2
+    """
+    from ierf.cafe import LatentIndex
+    from ierf.concepts.sae.folders import saved_autoencoders
+    from ierf.store.data import open_images
+
+    settings = CafeSettings(
+        tuple(names_of(methods) or DEFAULT), latents=latents, images=images, points=points, seed=seed
+    )
+    opened, found = LatentIndex.open(index), saved_autoencoders(sae)
+    wanted = names_of(layers) or [name for name in found if name in opened.settings["layers"]]
+    for name in wanted:
+        if name not in found:
+            raise UnknownNameError("layer with an autoencoder", name, found)
+    saes = {name: found[name].to(device) for name in wanted}
+    photographs = open_images(data or opened.settings["data"])
+    check_out(out)
+    with tracked() as track:
+        results = run_cafe(load(model, device), saes, opened, photographs, out, settings, track=track)
+    show_all(results, out)

@@ -8,22 +8,19 @@ from typing import Annotated
 import typer
 
 from ierf.cafe import METHODS as LATENT_METHODS
-from ierf.cli.evaluate import Folder, Seed, tracked
-from ierf.cli.evaluate_concepts import names_of, show_all
-from ierf.cli.options import Device
+from ierf.cli.app import Device, names_of, tracked
+from ierf.cli.evaluate import Folder, Seed
+from ierf.cli.evaluate_concepts import show_all
 from ierf.errors import IerfError, UnknownNameError
+from ierf.experiments import GROUPS, Method, Results, Track, check_out, parse_methods
 from ierf.experiments.concepts.fitted import parse_recipes
-from ierf.experiments.journal import Track
-from ierf.experiments.methods import GROUPS, Method, parse_methods
-from ierf.experiments.results import Results
-from ierf.experiments.tables import check_out
 from ierf.experiments.truth.between import truth_between as run_between
 from ierf.experiments.truth.concepts import ConceptSettings
 from ierf.experiments.truth.concepts import truth_concepts as run_concepts
-from ierf.experiments.truth.cue import truth_cue as run_cue
 from ierf.experiments.truth.edges import truth_edges as run_edges
 from ierf.experiments.truth.latents import truth_latents as run_latents
 from ierf.experiments.truth.local import over_networks
+from ierf.experiments.truth.local import truth_cue as run_cue
 from ierf.experiments.truth.local import truth_local as run_local
 from ierf.graph import METHODS
 from ierf.model import VisionModel, load

@@ -1,23 +1,38 @@
-"""`ierf explain`: reports for photographs."""
+"""`ierf explain` and `ierf demo`: reports for photographs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from PIL import Image
 from rich.progress import Progress
 
 from ierf.attribution import METHODS
 from ierf.attribution.targets import PFV
-from ierf.cli.console import complain, err, say, say_path
-from ierf.cli.options import DEFAULT_MODEL, Bias, Device, Head, Model, Out, Unknown, given, parse_position
-from ierf.errors import IerfError
+from ierf.cli.app import (
+    DEFAULT_MODEL,
+    Bias,
+    Device,
+    Head,
+    Model,
+    Out,
+    Unknown,
+    complain,
+    err,
+    given,
+    parse_position,
+    say,
+    say_path,
+)
+from ierf.errors import IerfError, UnknownNameError
+from ierf.files import write
 from ierf.model import VisionModel, find_images, load, read_image
-from ierf.report import Card, Explanation, card, save_index
+from ierf.model.loading.extras import extra
+from ierf.report import Card, Explanation, best_classes, card, distinct_stems, ledger_sentence, save_index
 from ierf.report import explain as explain_photo
-from ierf.report.names import distinct_stems
-from ierf.report.words import best_classes
 
 
 def explain(
@@ -122,3 +137,40 @@ def _explained(model: VisionModel, file: Path, request: Mapping[str, Any]) -> Ex
         complain(error)
         return None
     return replace(explain_photo(model, picture, **request), name=file.name, source=file)
+
+
+PHOTOS = ("chelsea", "coffee", "rocket")
+
+
+def demo(
+    out: Out = Path("ierf-report"),
+    photo: Annotated[str, typer.Option(metavar="|".join(PHOTOS), help="One of scikit-image’s photographs.")] = PHOTOS[
+        0
+    ],
+) -> None:
+    """Explain a photograph that comes with scikit-image by the model that comes with ierf, and write a report.
+
+    Examples:
+
+        ierf demo
+
+        ierf demo --photo coffee --out coffee
+    """
+    explanation = explain_photo(load(DEFAULT_MODEL), _unpacked(photo, out))
+    report = explanation.save(out / "report.html")
+    say(best_classes(explanation))
+    if explanation.ledger is not None:
+        say(ledger_sentence(explanation.ledger))
+    say("The report, with its pictures beside it:")
+    say_path(report)
+
+
+def _unpacked(name: str, folder: Path) -> Path:
+    """The photograph as a file that anybody can explain again."""
+    if name not in PHOTOS:
+        raise UnknownNameError("demo photograph", name, PHOTOS)
+    pixels = getattr(extra("skimage.data", "demo"), name)()
+    buffer, path = BytesIO(), folder / f"{name}.png"
+    Image.fromarray(pixels).save(buffer, "PNG")
+    write(path, buffer.getvalue())
+    return path

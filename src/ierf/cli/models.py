@@ -6,7 +6,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from ierf.cli.console import out, say
+from ierf.cli.app import out, say
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import available, find_models
 

@@ -10,12 +10,23 @@ from typing import Annotated, Any
 import torch
 import typer
 from rich import box
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
-from ierf.cli.console import complain, err, out, say, say_path
-from ierf.cli.options import DEFAULT_MODEL, Device, Model, given, one_of
+from ierf.cli.app import (
+    DEFAULT_MODEL,
+    Device,
+    Model,
+    complain,
+    given,
+    names_of,
+    one_of,
+    out,
+    progress_bar,
+    save_picture,
+    say,
+    say_path,
+)
 from ierf.concepts.sae import SAE, FromModel, FromStore, Metrics, Source, Training, train
 from ierf.concepts.sae.checkpoint import FILE
 from ierf.concepts.sae.folders import saved_autoencoders, trained_values
@@ -95,7 +106,7 @@ def train_command(
         seed=seed,
         **given(samples=samples, batch=batch, lr=lr, schedule=schedule, buffer=buffer, compute=compute),
     )
-    names = [name.strip() for some in layers for name in some.split(",") if name.strip()]
+    names = names_of(layers) or []
     with _processes(device) as here:
         source: Source
         if (data is None) == (store is None):
@@ -158,11 +169,10 @@ def evaluate(
     Loss is that of the untouched model; patched: with reconstructions in place of the layer; empty: with the decoder’s
     bias alone; recovered: how much of that damage codes undo; same: share of photographs that keep their class.
     """
-    from ierf.experiments.concepts.sae_evaluation import evaluate_saes
+    from ierf.experiments.concepts.sae import evaluate_saes
 
     saes = {layer: found.to(device) for layer, found in saved_autoencoders(path).items()}
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=err(), transient=True, disable=not err().is_terminal) as bar:
+    with progress_bar() as bar:
         found = evaluate_saes(
             load(model, device),
             saes,
@@ -209,7 +219,7 @@ def show(
     device: Device = "cpu",
 ) -> None:
     """A contact sheet of the patches that activate latents most, each in its photograph and with its surroundings."""
-    from ierf.experiments.concepts.sae_exemplars import drawn_latents, latent_sheet, strongest
+    from ierf.experiments.concepts.sae import drawn_latents, latent_sheet, strongest
 
     saes = saved_autoencoders(path)
     if layer is None and len(saes) > 1:
@@ -231,17 +241,11 @@ def show(
     if any(not 0 <= one < saes[name].n_latents for one in chosen):
         raise IerfError(f"latents are numbered from 0 to {saes[name].n_latents - 1}; got {chosen}")
     sheet = latent_sheet(loaded, found, data, chosen)
-    try:
-        sheet.save(save, "PNG")
-    except OSError as error:
-        raise IerfError(f"cannot write {str(save)!r}: {error.strerror or error}") from error
-    say_path(save)
+    save_picture(sheet, save)
 
 
 def _train(saes: dict[str, SAE], source: Source, settings: Training, folder: Path, save_every: int) -> None:
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    hidden = not err().is_terminal or int(os.environ.get("RANK", 0)) > 0
-    with Progress(*columns, console=err(), transient=True, disable=hidden) as bar:
+    with progress_bar(hidden=int(os.environ.get("RANK", 0)) > 0) as bar:
         task = bar.add_task("training", total=None)
 
         def report(step: int, steps: int, metrics: dict[str, Metrics]) -> None:

@@ -4,8 +4,7 @@ from typing import Annotated
 
 import typer
 
-from ierf.cli.console import say
-from ierf.cli.options import DEFAULT_MODEL, Device, Model, Unknown, given
+from ierf.cli.app import DEFAULT_MODEL, Device, Model, Unknown, given, say
 from ierf.model import load
 from ierf.model.loading.extras import extra
 
@@ -46,11 +45,11 @@ def serve(
     bound = server.listening(host, port)
     loaded = load(model, device)
     concepts = None if bank is None else ConceptBank.load(bank)
-    subject = server.Subject.of(loaded, concepts, **given(unknown=unknown))
+    served = server.ServedModel.of(loaded, concepts, **given(unknown=unknown))
     jobs = server.Jobs(limits)
     say(f"{loaded.name} at {server.address(bound, host, access.token)} (Ctrl-C ends it)")
     try:
-        server.run(server.create_app(subject, jobs, access, limits), bound)
+        server.run(server.create_app(served, jobs, access, limits), bound)
     finally:
         jobs.close()
     say("stopped")

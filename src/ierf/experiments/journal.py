@@ -1,14 +1,20 @@
-"""A run over images that outlives its process: one line on disk for each finished image."""
+"""A run over images that outlives its process, and which model it was of."""
 
 import gc
+import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from ierf.errors import IerfError
+from ierf.model import VisionModel
 from ierf.store.lock import only_writer
 
 Values = Mapping[str, Mapping[str, float | None]]
@@ -131,3 +137,21 @@ def _change(found: Mapping[str, Any], wanted: Mapping[str, Any], names: Sequence
 def _short(value: object, at_most: int = 60) -> str:
     text = json.dumps(value)
     return text if len(text) <= at_most else f"{text[:at_most]}…"
+
+
+def model_fingerprint(model: VisionModel) -> str:
+    """A digest of the network's class and its modules' settings, its weights and its preprocessing.
+
+    Two networks may have the same weights and differ in what their modules say of themselves: an activation, a stride.
+    """
+    modules = re.sub(r" at 0x[0-9a-fA-F]+", "", repr(model.net))
+    digest = hashlib.sha256(f"{type(model.net).__qualname__} {model.preprocess} {modules}".encode())
+    for name, tensor in {**dict(model.net.named_buffers()), **model.net.state_dict()}.items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(_bytes(tensor))
+    return digest.hexdigest()[:16]
+
+
+def _bytes(tensor: Tensor) -> bytes:
+    content: bytes = tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
+    return content

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ierf.attribution import METHODS, attribute
 from ierf.errors import IerfError, UnknownNameError
-from ierf.metrics.maps import at_pixels
+from ierf.metrics import at_pixels
 from ierf.model import VisionModel
 
 PAPER = (

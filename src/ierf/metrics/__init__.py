@@ -2,14 +2,15 @@
 
 from ierf.metrics.curves import Curve, deletion, insertion
 from ierf.metrics.fidelity import fidelity
-from ierf.metrics.localization import attribution_localization, pointing_game
-from ierf.metrics.maps import normalise_map
+from ierf.metrics.localization import attribution_localization, pointing_game, sparseness
 from ierf.metrics.reconstruction import l0_ratio, relative_error
-from ierf.metrics.sparseness import sparseness
+from ierf.metrics.scoring import Preset, at_pixels, normalise_map
 from ierf.metrics.stability import stability
 
 __all__ = [
     "Curve",
+    "Preset",
+    "at_pixels",
     "attribution_localization",
     "deletion",
     "fidelity",

@@ -8,8 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ierf.errors import IerfError
-from ierf.metrics.maps import finite
-from ierf.metrics.scoring import Baseline, Score, Target, baseline_of, maps_of, pictures, scores
+from ierf.metrics.scoring import Baseline, Score, Target, baseline_of, finite, maps_of, pictures, scores
 from ierf.model import VisionModel, as_vision_model
 
 

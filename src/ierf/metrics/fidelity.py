@@ -1,4 +1,4 @@
-"""Does a map foretell what taking pixels away does to the score?"""
+"""Fidelity (arXiv 2605.00474, VII-G): does a map foretell what taking pixels away does to the score?"""
 
 from collections.abc import Sequence
 from math import prod
@@ -8,9 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ierf.errors import IerfError
-from ierf.metrics.maps import finite
-from ierf.metrics.presets import Preset, check_preset
-from ierf.metrics.scoring import Baseline, Target, baseline_of, maps_of, pictures, scores
+from ierf.metrics.scoring import Baseline, Preset, Target, baseline_of, check_preset, finite, maps_of, pictures, scores
 from ierf.model import VisionModel, as_vision_model
 
 

@@ -1,12 +1,11 @@
-"""Is the evidence on the object? Scores of a map against a mask."""
+"""Eqs. 31 to 33 of arXiv 2605.00474: is the evidence on the object, and on how few pixels is it?"""
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ierf.errors import IerfError
-from ierf.metrics.maps import at_pixels, constant, finite
-from ierf.metrics.presets import Preset, check_preset
+from ierf.metrics.scoring import Preset, at_pixels, check_preset, constant, finite
 
 
 def pointing_game(
@@ -64,3 +63,16 @@ def _pairs(map: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, tuple[int, ...]]:
         )
     height, width = masks.shape[1:]
     return at_pixels(maps, (height, width)), masks, tuple(map.shape[:-2])
+
+
+def sparseness(map: Float[Tensor, "*N h w"]) -> Float[Tensor, "*N"]:
+    """The Gini index of |map| (arXiv 2605.00474, Eq. 33): 0 if all pixels are equal, towards 1 if one has everything.
+
+    `1 − 2 Σ_k v_(k)/‖v‖₁ · (d − k + ½)/d` over the ascending values; [0, 0, 0, 1] gives 0.75. NaN for an all-zero map.
+    """
+    if map.ndim < 2 or 0 in map.shape[-2:]:
+        raise IerfError(f"a map has rows and columns, (…, h, w); got {tuple(map.shape)}")
+    values = map.flatten(-2).abs().double().sort(-1).values
+    d = values.shape[-1]
+    weights = (d - torch.arange(1, d + 1, device=values.device, dtype=values.dtype) + 0.5) / d
+    return (1 - 2 * (values * weights).sum(-1) / values.sum(-1)).to(map)

@@ -1,4 +1,4 @@
-"""How much of a vector is left when it is written with concepts, and with how many."""
+"""Table III of arXiv 2605.00474: how much of a vector is left when it is written with concepts, and with how many."""
 
 import torch
 from jaxtyping import Float

@@ -1,4 +1,4 @@
-"""How much a map changes when its picture hardly does."""
+"""Eq. 34 of arXiv 2605.00474: how much a map changes when its picture hardly does."""
 
 from collections.abc import Callable
 
@@ -7,8 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ierf.errors import IerfError
-from ierf.metrics.maps import at_pixels, normalise_map
-from ierf.metrics.scoring import pictures
+from ierf.metrics.scoring import at_pixels, normalise_map, pictures
 
 Explain = Callable[[Float[Tensor, "n 3 H W"]], Float[Tensor, "n h w"]]
 """Pictures to maps, sample by sample."""

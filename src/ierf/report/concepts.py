@@ -17,7 +17,7 @@ from ierf.files import write
 from ierf.model import VisionModel
 from ierf.report.components import classes, concept, crops, facts, layer, tabbed
 from ierf.report.explanation import Prediction
-from ierf.report.figures import signed, slug
+from ierf.report.text import percent, signed, slug
 
 Order = Literal["frequency", "relevance", "random"]
 """By which concepts are chosen and sorted."""
@@ -159,9 +159,9 @@ def _layer_facts(concepts: LayerConcepts) -> Iterator[str]:
 
 def _item(card: ConceptCard, addresses: Sequence[str], shown: set[int]) -> str:
     known = {
-        "in all photographs": f"in {_percent(card.frequency)} of PFVs",
+        "in all photographs": f"in {percent(card.frequency, 2)} of PFVs",
         "mean coefficient there": signed(card.strength).lstrip("+"),
-        "of the layer’s relevance": _percent(card.relevance),
+        "of the layer’s relevance": percent(card.relevance, 2),
     }
     parts = crops(addresses, card.alts), facts(known), classes(card.classes), _neighbours(card, shown)
     labels = [prediction.label for prediction in card.classes]
@@ -177,7 +177,3 @@ def _neighbours(card: ConceptCard, shown: set[int]) -> str:
 
 def _link(layer: str, index: int, shown: set[int]) -> str:
     return f'<a href="#{quote(f"{layer}/{index}")}">#{index}</a>' if index in shown else f"#{index}"
-
-
-def _percent(share: float) -> str:
-    return f"{100 * share:.2g} %".replace("-", "−")

@@ -29,8 +29,8 @@ SHOWN_SIDE = 384
 """Pixels of the shorter side of figures, at least."""
 
 Classes = None | str | int | Sequence[str | int]
-Maps = dict[int, dict[str, Tensor]]
-Choose = Callable[[Tensor], list[int]]
+_Maps = dict[int, dict[str, Tensor]]
+_Choose = Callable[[Tensor], list[int]]
 
 
 def explain(
@@ -120,7 +120,7 @@ def _class_indices(model: VisionModel, logits: Tensor, classes: Classes, n_class
 def _by_rules(
     model: VisionModel,
     x: Tensor,
-    choose: Choose,
+    choose: _Choose,
     method: str,
     resolutions: Sequence[str] | None,
     pfvs: Sequence[PFV] | None,
@@ -128,7 +128,7 @@ def _by_rules(
     head: Head | None = None,
     encoder: str | None = None,
     **rules: Any,
-) -> tuple[Tensor, Maps, list[PFVField], Ledger]:
+) -> tuple[Tensor, _Maps, list[PFVField], Ledger]:
     """One forward pass; per class one backward pass that stops at all resolutions (SRD: and one through the head)."""
     of_class: dict[str, Any] = {} if head is None else {"head": head}
     with relevance_pass(model, x, method, rules, encoder, Backward(metered=True, many=True)) as run:
@@ -164,11 +164,11 @@ def _stops(run: RelevancePass, resolutions: Sequence[str] | None) -> dict[str, i
 def _by_attribution(
     model: VisionModel,
     x: Tensor,
-    choose: Choose,
+    choose: _Choose,
     method: str,
     resolutions: Sequence[str] | None,
     options: Mapping[str, Any],
-) -> tuple[Tensor, Maps]:
+) -> tuple[Tensor, _Maps]:
     with evaluating(model.net), torch.no_grad():
         logits = _only(model(x))
 
@@ -178,7 +178,7 @@ def _by_attribution(
     indices = choose(logits)
     if resolutions is not None:
         return logits, {index: {name: map_of(index, name) for name in resolutions} for index in indices}
-    maps: Maps = {}
+    maps: _Maps = {}
     for index in indices:
         at_input, maps[index] = map_of(index, "input"), {}
         for coarse in ("low", "high"):

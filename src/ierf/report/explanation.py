@@ -106,15 +106,6 @@ class Explanation:
         Nothing is left half-written, and a file of the same name is replaced. Missing folders are made. Returns the
         path of the HTML file. Raises `IerfError` where writing is not possible.
         """
-        from ierf.files import write
-        from ierf.report.figures import figures
-        from ierf.report.html import page
+        from ierf.report.html import save_report
 
-        target = Path(path)
-        shown = figures(self)
-        if pngs:
-            folder = target.with_name(f"{target.stem}_pictures")
-            for figure in shown.all():
-                write(folder / f"{figure.name}.png", figure.png)
-        write(target, page(self, shown).encode())
-        return target
+        return save_report(self, Path(path), pngs)

@@ -1,7 +1,5 @@
 """The pictures of a report, with the words that go with them."""
 
-import re
-import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,8 +9,8 @@ from PIL import Image
 from torch import Tensor
 
 from ierf.report.explanation import Explanation, PFVField, Prediction
-from ierf.report.grids import Size, on_grid
-from ierf.report.pictures import cells, display_sigma, overlay, spotlight, with_inset
+from ierf.report.pictures import Size, cells, display_sigma, on_grid, overlay, spotlight, with_inset
+from ierf.report.text import signed, slug
 
 _TITLES = {"low": "Low: the encoder’s output", "high": "High: half way", "input": "Input: the pixels"}
 _MOST_CELLS_FRAMED = 32
@@ -61,17 +59,6 @@ def figures(explanation: Explanation) -> Figures:
         for prediction, of_class in zip(explanation.classes, explanation.maps.values(), strict=True)
     }
     return Figures(photo, maps, by_layer)
-
-
-def slug(text: str) -> str:
-    """`text` as a file name: ASCII letters, digits, dots and dashes, at most 80."""
-    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
-    return re.sub(r"[^A-Za-z0-9.]+", "-", plain).strip("-.")[:80] or "unnamed"
-
-
-def signed(value: float) -> str:
-    """A number as captions show it: three digits, a real minus."""
-    return f"{value:+#.3g}".replace("-", "−").rstrip(".")
 
 
 def _map_figure(explanation: Explanation, prediction: Prediction, resolution: str, values: Tensor) -> Figure:

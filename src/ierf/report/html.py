@@ -2,12 +2,24 @@
 
 from collections.abc import Sequence
 from html import escape
+from pathlib import Path
 
 from ierf.attribution import Ledger
+from ierf.files import write
 from ierf.report.components import bars, document, figure, image
 from ierf.report.explanation import Explanation, Prediction
-from ierf.report.figures import Figure, Figures, signed
-from ierf.report.words import HOW_TO_READ, as_call, as_command, ledger_sentence, method_sentence, percent
+from ierf.report.figures import Figure, Figures, figures
+from ierf.report.text import HOW_TO_READ, as_call, as_command, ledger_sentence, method_sentence, percent, signed
+
+
+def save_report(explanation: Explanation, path: Path, pngs: bool) -> Path:
+    """Write the page at `path`, and beside it (`pngs`) the folder NAME_pictures with its figures. Returns `path`."""
+    shown = figures(explanation)
+    if pngs:
+        folder = path.with_name(f"{path.stem}_pictures")
+        for drawn in shown.all():
+            write(folder / f"{drawn.name}.png", drawn.png)
+    return write(path, page(explanation, shown).encode())
 
 
 def page(explanation: Explanation, shown: Figures) -> str:

@@ -1,9 +1,10 @@
-"""The page that leads to many reports."""
+"""The page that leads to many reports, and the names of their files."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
 from io import BytesIO
+from itertools import count
 from pathlib import Path
 from urllib.parse import quote
 
@@ -12,8 +13,24 @@ from PIL import Image
 from ierf.files import write
 from ierf.report.components import data_uri, document
 from ierf.report.explanation import Explanation, Prediction
-from ierf.report.grids import on_grid
-from ierf.report.pictures import overlay
+from ierf.report.pictures import on_grid, overlay
+
+RESERVED = "index"
+"""The page that leads to all reports."""
+
+
+def distinct_stems(photos: Sequence[Path]) -> Iterator[str]:
+    """A name for each photograph's report: the photograph's own without suffix, numbered where it comes again.
+
+    Names that differ in case only count as the same, as some file systems have it.
+    """
+    taken = {RESERVED}
+    for photo in photos:
+        numbered = (f"{photo.stem}-{number}" if number > 1 else photo.stem for number in count(1))
+        stem = next(name for name in numbered if name.casefold() not in taken)
+        taken.add(stem.casefold())
+        yield stem
+
 
 _SIDE = 160
 

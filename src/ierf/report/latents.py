@@ -19,8 +19,8 @@ from ierf.errors import IerfError
 from ierf.files import write
 from ierf.report import components
 from ierf.report.explanation import Prediction
-from ierf.report.figures import slug
 from ierf.report.pictures import spotlight
+from ierf.report.text import percent, slug
 from ierf.store.data import Images
 from ierf.store.lock import only_writer
 from ierf.store.pictures import contact_sheet
@@ -171,8 +171,8 @@ def _pair(
 
 def _title(card: LatentCard) -> str:
     return (
-        f"{card.layer}, {card.kind}, latent {card.index}: {_percent(card.frequency)} of photographs, "
-        f"entropy {_number(card.entropy)}, {_percent(card.outside)} of the evidence outside the peak"
+        f"{card.layer}, {card.kind}, latent {card.index}: {percent(card.frequency, 2)} of photographs, "
+        f"entropy {_number(card.entropy)}, {percent(card.outside, 2)} of the evidence outside the peak"
     )
 
 
@@ -196,7 +196,7 @@ def _write_pictures(card: LatentCard, folder: Path) -> list[str]:
 def _item(card: LatentCard, addresses: Sequence[str]) -> str:
     titles = [*(f"active: {alt}" for alt in card.alts), *(f"driven by: {alt}" for alt in card.alts)]
     known = {
-        "in all photographs": f"in {_percent(card.frequency)}",
+        "in all photographs": f"in {percent(card.frequency, 2)}",
         **({"entropy of the activation": _number(card.entropy)} if card.kind == "patch" else {}),
         "evidence": _evidence(card),
     }
@@ -211,7 +211,7 @@ def _evidence(card: LatentCard) -> str:
     """Where the evidence is, relative to the peak; not a number where no patch has any, or none has a place."""
     if math.isnan(card.displacement):
         return "no patch is active or has positive evidence, so there is no distance between the two"
-    return f"{card.displacement:.2f} of the diagonal from the peak, {_percent(card.outside)} outside it"
+    return f"{card.displacement:.2f} of the diagonal from the peak, {percent(card.outside, 2)} outside it"
 
 
 def _page(index: LatentIndex, sections: Mapping[str, str], order: Order) -> str:
@@ -229,7 +229,3 @@ photographs the latent is active. Chosen by {escape(order)}."""
 
 def _number(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.2f}"
-
-
-def _percent(share: float) -> str:
-    return "–" if share != share else f"{100 * share:.2g} %"

@@ -1,11 +1,86 @@
-"""Maps over photographs."""
+"""Maps over photographs: placed on a grid, smoothed, normalised, enlarged, and coloured by sign."""
+
+from collections.abc import Sequence
 
 import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageDraw
+from torch import Tensor
 
-from ierf.report.colours import diverging
-from ierf.report.grids import Size, enlarged, normalised, smoothed
+from ierf.attribution.token_grid import TokenGrid
+from ierf.errors import IerfError
+
+WARM = ((1.0, 0.78, 0.25), (0.96, 0.42, 0.06), (0.72, 0.05, 0.10))
+COOL = ((0.55, 0.85, 1.0), (0.16, 0.52, 0.90), (0.12, 0.17, 0.62))
+"""From weak to strong, RGB in [0, 1]: amber to crimson, sky to navy. Told apart with any colour vision."""
+
+OPACITY = 0.82
+"""Of the strongest colour."""
+
+
+def diverging(values: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w 4"]:
+    """RGBA in [0, 1] for values in [−1, 1]: hue by sign, darker and more opaque with size, 0 fully transparent."""
+    strength = np.clip(np.abs(values), 0, 1)
+    warm, cool = _along(WARM, strength), _along(COOL, strength)
+    colour = np.where(values[..., None] > 0, warm, cool)
+    return np.concatenate([colour, OPACITY * strength[..., None]], -1)
+
+
+def _along(stops: tuple[tuple[float, ...], ...], where: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w 3"]:
+    at = np.linspace(0, 1, len(stops))
+    return np.stack([np.interp(where, at, channel) for channel in zip(*stops, strict=True)], -1)
+
+
+Size = tuple[int, int]
+"""(height, width)."""
+
+PERCENTILE = 99.5
+
+
+def on_grid(relevance: Float[Tensor, "h w"] | Float[Tensor, " T"], like: Size) -> Float[np.ndarray, "h w"]:
+    """The map as an array; a sequence of tokens loses its prefix tokens and becomes a grid with the shape of `like`."""
+    values = relevance.detach().cpu().float()
+    placed = values if values.ndim == 2 else _tokens(values.shape, like).to_map(values)
+    grid: np.ndarray = placed.numpy()
+    return grid
+
+
+def _tokens(shape: Sequence[int], like: Size) -> TokenGrid:
+    grid = TokenGrid.by_aspect(shape[0], like) if len(shape) == 1 else None
+    if grid is not None:
+        return grid
+    raise IerfError(f"a map of shape {tuple(shape)} has no rows and columns, so it cannot be shown as a picture")
+
+
+def normalised(values: Float[np.ndarray, "h w"]) -> Float[np.ndarray, "h w"]:
+    """Divided by the 99.5th percentile of |values| (by the maximum where that is 0) and cut to [−1, 1]."""
+    sizes = np.abs(values)
+    scale = np.percentile(sizes, PERCENTILE) or sizes.max()
+    return np.clip(values / scale, -1, 1) if scale > 0 else np.zeros_like(values)
+
+
+def smoothed(values: Float[np.ndarray, "h w"], sigma: float) -> Float[np.ndarray, "h w"]:
+    """Gaussian smoothing by `sigma` cells that keeps the sum: what would leave at the border is reflected."""
+    if sigma <= 0:
+        return values
+    reach = int(np.ceil(3 * sigma))
+    kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    kernel /= kernel.sum()
+    for axis in (0, 1):
+        values = np.apply_along_axis(_convolved, axis, values, kernel, reach)
+    return values
+
+
+def enlarged(values: Float[np.ndarray, "h w"], size: Size, *, smooth: bool = True) -> Float[np.ndarray, "H W"]:
+    """Resampled to `size`: bicubic without overshoot, or as the cells that they are."""
+    kind = Image.Resampling.BICUBIC if smooth else Image.Resampling.NEAREST
+    large: np.ndarray = np.asarray(Image.fromarray(values.astype(np.float32)).resize(size[::-1], kind))
+    return large.clip(values.min(), values.max())
+
+
+def _convolved(line: np.ndarray, kernel: np.ndarray, reach: int) -> np.ndarray:
+    return np.convolve(np.pad(line, reach, mode="symmetric"), kernel, mode="valid")
+
 
 SMOOTHING = 0.012
 """Standard deviation of the smoothing of pixel maps, for display, as a share of the map's shorter side."""

@@ -3,10 +3,8 @@
 from ierf.world.data import CUE_CLASS, HELD_OUT, Scenes
 from ierf.world.drawing import render
 from ierf.world.masks import cue_mask, deciding_mask, other_mask, part_masks, primitive_coverage
-from ierf.world.parts import CLASSES, NOTHING, PARTS, Layer, Part, classes_of
-from ierf.world.primitives import COLOURS, SHAPES, TEXTURES, Primitive
-from ierf.world.scenes import Glow, Placed, Scene, compose
-from ierf.world.settings import Settings
+from ierf.world.parts import CLASSES, COLOURS, NOTHING, PARTS, SHAPES, TEXTURES, Layer, Part, Primitive, classes_of
+from ierf.world.scenes import Glow, Placed, Scene, Settings, compose
 
 __all__ = [
     "CLASSES",

@@ -12,8 +12,7 @@ from PIL import Image
 from ierf.errors import IerfError
 from ierf.world.drawing import render
 from ierf.world.parts import CLASSES
-from ierf.world.scenes import Scene, compose
-from ierf.world.settings import Settings
+from ierf.world.scenes import Scene, Settings, compose
 
 VERSION = 1
 """Of the drawing: a higher one gives other pixels."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from attnlrp_by_hand import ByHand, Node, scale_and_shift
+from support.attnlrp_by_hand import ByHand, Node, scale_and_shift
 from support.fuzz.network import Built
 from torch import Tensor, nn
 from torch.nn import functional as F

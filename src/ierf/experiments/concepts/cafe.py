@@ -12,8 +12,7 @@ from torch import Tensor
 from ierf.cafe import KINDS, METHODS, Kind, LatentIndex, LatentLayer, evidence, latent_curves, nonlocality
 from ierf.concepts.sae import SAE
 from ierf.errors import IerfError, UnknownNameError
-from ierf.experiments.identity import model_fingerprint
-from ierf.experiments.journal import Journal, Track, Values, run_over
+from ierf.experiments.journal import Journal, Track, Values, model_fingerprint, run_over
 from ierf.experiments.results import Results, as_values
 from ierf.model import VisionModel, evaluating
 from ierf.store.data import Images

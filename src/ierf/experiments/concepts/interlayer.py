@@ -12,10 +12,9 @@ from torch import Tensor
 
 from ierf.concepts import ConceptBank
 from ierf.errors import IerfError, UnknownNameError
-from ierf.experiments.concepts.curves import cells
+from ierf.experiments.concepts.fidelity import cells
 from ierf.experiments.data import DataSet, drawn
-from ierf.experiments.identity import model_fingerprint
-from ierf.experiments.journal import Journal, Track, Values, run_over
+from ierf.experiments.journal import Journal, Track, Values, model_fingerprint, run_over
 from ierf.experiments.results import Results, as_values
 from ierf.graph import (
     METHODS,

@@ -11,12 +11,10 @@ from torch import Tensor, nn
 
 from ierf.errors import IerfError
 from ierf.experiments.data import DataSet, Photo, drawn
-from ierf.experiments.identity import model_fingerprint
-from ierf.experiments.journal import Journal, Track, Values, run_over
-from ierf.experiments.local.similarity import spearman, ssim
+from ierf.experiments.journal import Journal, Track, Values, model_fingerprint, run_over
 from ierf.experiments.methods import Method
-from ierf.experiments.plots import curves
-from ierf.experiments.results import Results, as_values
+from ierf.experiments.results import Results, as_values, curves
+from ierf.experiments.statistics import spearman, ssim
 from ierf.model import VisionModel
 
 SIMILARITIES = ("spearman", "spearman of |map|", "ssim of |map|")

@@ -1,6 +1,6 @@
 """Table I: localisation, sparseness, fidelity and stability of many methods on the same photographs (IV-B, VII-G)."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -10,15 +10,16 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from ierf.errors import IerfError, UnknownNameError
 from ierf.experiments.data import DataSet, Photo, drawn
-from ierf.experiments.identity import model_fingerprint
-from ierf.experiments.journal import Journal, Track, Values, run_over
+from ierf.experiments.journal import Journal, Track, Values, model_fingerprint, run_over
 from ierf.experiments.methods import Method
 from ierf.experiments.results import Better, Results, as_values
+from ierf.experiments.statistics import Interval, confidence_interval
 from ierf.metrics import (
+    Preset,
     attribution_localization,
     deletion,
     fidelity,
@@ -27,8 +28,7 @@ from ierf.metrics import (
     sparseness,
     stability,
 )
-from ierf.metrics.presets import Preset
-from ierf.model import VisionModel, evaluating
+from ierf.model import VisionModel, as_vision_model, evaluating
 
 PAPER_METRICS = ("pointing", "localization", "sparseness", "fidelity", "stability")
 METRICS: Mapping[str, Better] = {
@@ -153,30 +153,30 @@ def measured(model: VisionModel, photo: Photo, methods: Sequence[Method], settin
     }
 
 
-Maps = Float[Tensor, "M 1 H W"]
+_Maps = Float[Tensor, "M 1 H W"]
 
 
-def _pointing(model: VisionModel, found: Case, methods: Sequence[Method], maps: Maps, s: LocalSettings) -> Tensor:
+def _pointing(model: VisionModel, found: Case, methods: Sequence[Method], maps: _Maps, s: LocalSettings) -> Tensor:
     mask = _one_mask(found, maps)
     return pointing_game(maps[:, 0], mask, s.tolerance * max(mask.shape[1:]) / 224)
 
 
-def _localization(model: VisionModel, found: Case, methods: Sequence[Method], maps: Maps, s: LocalSettings) -> Tensor:
+def _localization(model: VisionModel, found: Case, methods: Sequence[Method], maps: _Maps, s: LocalSettings) -> Tensor:
     return attribution_localization(maps[:, 0], _one_mask(found, maps), s.preset)
 
 
-def _one_mask(found: Case, maps: Maps) -> Bool[Tensor, "M H W"]:
+def _one_mask(found: Case, maps: _Maps) -> Bool[Tensor, "M H W"]:
     """The mask for each method; an empty one, which has no score, where there is none."""
     mask = torch.zeros(maps.shape[2:], dtype=torch.bool) if found.mask is None else found.mask
     return mask.to(maps.device).expand(len(maps), -1, -1)
 
 
-def _sparseness(model: VisionModel, found: Case, methods: Sequence[Method], maps: Maps, s: LocalSettings) -> Tensor:
+def _sparseness(model: VisionModel, found: Case, methods: Sequence[Method], maps: _Maps, s: LocalSettings) -> Tensor:
     return sparseness(maps[:, 0])
 
 
 def _fidelity(
-    to_black: bool, model: VisionModel, found: Case, methods: Sequence[Method], maps: Maps, s: LocalSettings
+    to_black: bool, model: VisionModel, found: Case, methods: Sequence[Method], maps: _Maps, s: LocalSettings
 ) -> Tensor:
     runs, pixels = s.fidelity_runs, s.fidelity_pixels
     scores = fidelity(
@@ -199,7 +199,7 @@ def black(model: VisionModel) -> Float[Tensor, "1 C 1 1"]:
     return (-mean / std)[None]
 
 
-def _stability(model: VisionModel, found: Case, methods: Sequence[Method], maps: Maps, s: LocalSettings) -> Tensor:
+def _stability(model: VisionModel, found: Case, methods: Sequence[Method], maps: _Maps, s: LocalSettings) -> Tensor:
     samples, noise = s.stability_samples, s.stability_noise
     explainers = [partial(_explain, method, model, found.target) for method in methods]
     scores = [stability(one, found.x, samples=samples, noise=noise, seed=s.seed, at_once=16) for one in explainers]
@@ -215,7 +215,7 @@ def _curve(
     model: VisionModel,
     found: Case,
     methods: Sequence[Method],
-    maps: Maps,
+    maps: _Maps,
     s: LocalSettings,
 ) -> Tensor:
     """Of the class's probability, 100 steps at most."""
@@ -233,3 +233,50 @@ _SCORES: Mapping[str, Callable[[VisionModel, Case, Sequence[Method], Tensor, Loc
     "deletion": partial(_curve, deletion),
     "fidelity_black": partial(_fidelity, True),
 }
+
+
+Explainer = Callable[[Float[Tensor, "n 3 H W"], list[int]], Float[Tensor, "n h w"]]
+"""Pictures and a class for each, to maps: `lambda x, classes: ierf.attribute(model, x, classes, method="srd")`."""
+
+
+@dataclass(frozen=True)
+class Areas:
+    """The areas under one method's curves, image by image, and their means with confidence intervals over images."""
+
+    method: str
+    insertion: Float[Tensor, " N"]
+    deletion: Float[Tensor, " N"]
+    mean_insertion: Interval
+    mean_deletion: Interval
+
+
+def insertion_deletion(
+    model: VisionModel | nn.Module,
+    images: Float[Tensor, "N 3 H W"],
+    explainers: Mapping[str, Explainer],
+    *,
+    normalised: bool = False,
+    batch: int = 16,
+    **options: Any,
+) -> Iterator[Areas]:
+    """Insertion and deletion of the predicted classes, one method after the other.
+
+    Args:
+        images: prepared pixels.
+        explainers: by the methods' names.
+        normalised: whether the baseline scores 0 and the whole picture 1 (`Curve.normalised`).
+        batch: most images that an explainer gets at once.
+        options: of `ierf.metrics.insertion` and `deletion`.
+    """
+    vision_model = as_vision_model(model)
+    parts = torch.split(images, batch)
+    with evaluating(vision_model.net), torch.no_grad():
+        classes = [vision_model(x.to(vision_model.device, vision_model.dtype)).argmax(1).tolist() for x in parts]
+    for method, explain in explainers.items():
+        areas = []
+        for x, predicted in zip(parts, classes, strict=True):
+            map = explain(x, predicted)
+            curves = [metric(vision_model, x, predicted, map, **options) for metric in (insertion, deletion)]
+            areas.append(torch.stack([(curve.normalised if normalised else curve).auc for curve in curves]))
+        inserted, deleted = torch.cat(areas, 1)
+        yield Areas(method, inserted, deleted, confidence_interval(inserted), confidence_interval(deleted))

@@ -8,8 +8,8 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ierf.experiments.journal import Track, Values
-from ierf.experiments.local.similarity import spearman
 from ierf.experiments.results import Results, as_values
+from ierf.experiments.statistics import spearman
 from ierf.experiments.truth.concepts import ConceptSettings, average_precisions
 from ierf.experiments.truth.edges import (
     CHANGES,

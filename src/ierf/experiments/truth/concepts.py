@@ -12,8 +12,7 @@ from torch import Tensor
 from ierf.attribution import effective_receptive_fields
 from ierf.concepts import choose_lam, lasso
 from ierf.experiments.concepts.fitted import Recipe
-from ierf.experiments.identity import model_fingerprint
-from ierf.experiments.journal import Journal, Track, Values, run_over
+from ierf.experiments.journal import Journal, Track, Values, model_fingerprint, run_over
 from ierf.experiments.results import Better, Results, as_values
 from ierf.experiments.truth.scenes import as_mask, check_classes, grid_of, scene_inputs
 from ierf.metrics import attribution_localization

@@ -11,10 +11,9 @@ from torch import Tensor
 
 from ierf.concepts import choose_lam, lasso, make_extractor
 from ierf.errors import IerfError
-from ierf.experiments.identity import model_fingerprint
-from ierf.experiments.journal import Journal, Track, Values, run_over
-from ierf.experiments.local.similarity import spearman
+from ierf.experiments.journal import Journal, Track, Values, model_fingerprint, run_over
 from ierf.experiments.results import Better, Results, as_values
+from ierf.experiments.statistics import spearman
 from ierf.experiments.truth.concepts import ConceptSettings, Sample, average_precisions, sampled
 from ierf.experiments.truth.scenes import Known, as_mask, check_classes, grid_of
 from ierf.graph import Edges, icat

@@ -12,10 +12,9 @@ from torch import Tensor
 from ierf.cafe import LatentLayer, evidence
 from ierf.concepts.sae import SAE
 from ierf.errors import IerfError
-from ierf.experiments.identity import model_fingerprint
-from ierf.experiments.journal import Journal, Track, Values, run_over
-from ierf.experiments.local.similarity import spearman
+from ierf.experiments.journal import Journal, Track, Values, model_fingerprint, run_over
 from ierf.experiments.results import Better, Results, as_values
+from ierf.experiments.statistics import spearman
 from ierf.experiments.truth.concepts import UNCLEAR, average_precisions, what_is_there
 from ierf.experiments.truth.scenes import (
     TRUTH,

@@ -1,23 +1,101 @@
-"""Jobs: one thread computes, a bounded queue waits, results stay until newer ones need their room."""
+"""Jobs: one thread computes, a bounded queue waits, and results stay until newer ones need their room."""
 
+import ctypes
 import gc
 import hashlib
 import hmac
 import json
 import logging
 import secrets
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from threading import Condition, Event, Thread
+from functools import cache
+from threading import Condition, Event, Lock, Thread
 from time import monotonic
-from typing import Any, Literal, NamedTuple
+from typing import Any, Generic, Literal, NamedTuple, TypeVar
+
+import torch
+from torch.overrides import TorchFunctionMode
 
 from ierf.errors import IerfError
-from ierf.report.server.interruption import Cancelled, Interruptible
-from ierf.report.server.limits import RETRY_AFTER, Limits, RefusedError
-from ierf.report.server.memory import Memory, give_back
-from ierf.report.server.words import without_paths
+from ierf.report.server.schemas import RETRY_AFTER, Limits, RefusedError, redacted
+
+
+class Cancelled(BaseException):
+    """Nobody wants the result any more; no error, and not to be caught by a network."""
+
+
+class Interruptible(TorchFunctionMode):
+    """Inside this context every operation on tensors is counted, and the next one after `stop` raises `Cancelled`.
+
+    It is raised once, and never in the place of switching gradients on or off: contexts such as `torch.no_grad`
+    end by an operation as well, and what they have changed has to be put back.
+    """
+
+    def __init__(self, stop: Event) -> None:
+        super().__init__()
+        self.operations = 0
+        self._stop = stop
+        self._raised = False
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        if not self._raised and func is not torch._C._set_grad_enabled:
+            self.check()
+        self.operations += 1
+        return func(*args, **(kwargs or {}))
+
+    def check(self) -> None:
+        """Raises `Cancelled` after `stop`."""
+        if self._stop.is_set():
+            self._raised = True
+            raise Cancelled
+
+
+T = TypeVar("T")
+
+
+class LRUCache(Generic[T]):
+    """Values by name, of at most `capacity` bytes together; the newest always stays. Safe to share among threads."""
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity, self._used = capacity, 0
+        self._values: OrderedDict[str, tuple[T, int]] = OrderedDict()
+        self._lock = Lock()
+
+    def put(self, name: str, value: T, size: int) -> None:
+        with self._lock:
+            self._used += size - self._values.pop(name, (value, 0))[1]
+            self._values[name] = value, size
+            while self._used > self._capacity and len(self._values) > 1:
+                self._used -= self._values.popitem(last=False)[1][1]
+
+    def get(self, name: str) -> T | None:
+        """The value, which counts as used now; None if it was forgotten or never there."""
+        with self._lock:
+            if name not in self._values:
+                return None
+            self._values.move_to_end(name)
+            return self._values[name][0]
+
+
+def give_back() -> None:
+    """What was freed returns to the operating system: glibc keeps it for each thread that ever decoded or computed."""
+    trim = _trim()
+    if trim is not None:
+        trim(0)
+
+
+@cache
+def _trim() -> Any:
+    """None where the C library is another one."""
+    try:
+        return ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return None
+
 
 State = Literal["queued", "running", "done", "failed", "cancelled"]
 _OVERHEAD = 4096
@@ -46,7 +124,7 @@ class Result:
 
 
 @dataclass(eq=False)
-class Progress:
+class JobProgress:
     """How far a job is."""
 
     interruptible: Interruptible
@@ -61,7 +139,7 @@ class Progress:
         self.stage, self.done, self.total = stage, done, total
 
 
-Work = Callable[[Progress], Result]
+Work = Callable[[JobProgress], Result]
 
 
 @dataclass(eq=False)
@@ -73,7 +151,7 @@ class Job:
     """None once it is finished: it holds what it was given, as a decoded photograph."""
     stop: Event = field(default_factory=Event)
     state: State = "queued"
-    progress: Progress = field(init=False)
+    progress: JobProgress = field(init=False)
     begun: float = 0.0
     seconds: float = 0.0
     """That the computation took."""
@@ -81,7 +159,7 @@ class Job:
     result: Result | None = None
 
     def __post_init__(self) -> None:
-        self.progress = Progress(Interruptible(self.stop))
+        self.progress = JobProgress(Interruptible(self.stop))
 
     @property
     def elapsed(self) -> float:
@@ -98,7 +176,7 @@ class Jobs:
         self._secret, self._most = secrets.token_bytes(), limits.queue
         self._waiting: deque[Job] = deque()
         self._active: dict[str, Job] = {}
-        self._finished: Memory[Job] = Memory(limits.results)
+        self._finished: LRUCache[Job] = LRUCache(limits.results)
         self._changed = Condition()
         self._closed = False
         self._thread = Thread(target=self._run, name="ierf-jobs", daemon=True)
@@ -178,7 +256,7 @@ class Jobs:
         except Cancelled:
             return "cancelled"
         except IerfError as error:
-            job.error = without_paths(str(error))
+            job.error = redacted(str(error))
             return "failed"
         except Exception:
             logging.getLogger("ierf").exception("a job failed")
