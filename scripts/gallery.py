@@ -8,6 +8,7 @@ Pictures go to docs/images/, numbers to standard output.
 
 import argparse
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import NamedTuple
@@ -214,6 +215,39 @@ def biases(model: ierf.VisionModel) -> None:
     save(sheet(rows, ("photograph", "norm", "uniform", "drop"), 300, 22), "bias.webp")
 
 
+class Dense(torch.nn.Module):
+    """The bundled network with its linear layer at every position: logits (N, T, h, w)."""
+
+    def __init__(self, net: torch.nn.Module) -> None:
+        super().__init__()
+        self.body = torch.nn.Sequential(*list(net.children())[:-2])
+        self.head = net.fc
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.head(self.body(x).movedim(1, -1)).movedim(-1, 1)
+        return logits
+
+
+def dense(model: ierf.VisionModel) -> None:
+    """One position of a dense output is explained by what it sees."""
+    preprocess = replace(model.preprocess, size=(128, 128), resize=128)
+    wide = ierf.VisionModel(Dense(model.net), preprocess, model.labels)
+    picture = cat_beside_cup()
+    scene, x = preprocess.view(picture), wide.prepare(picture)
+    tiles = [Tile(scene, ("the picture",))]
+    for name, position in (("tabby", (3, 2)), ("espresso", (5, 6))):
+        target = logit_at(wide.class_index(name), position)
+        values = ierf.attribute(wide, x, target)[0]
+        left = float(values[:, :64].abs().sum() / values.abs().sum())
+        print(f"dense output, {name} at {position}: {percent(left)} of |R| in the left half")
+        tiles.append(Tile(overlay(scene, values.numpy()), (f"{name} at row {position[0]}, column {position[1]}",)))
+    save(sheet([tiles], ("", "", ""), 300, 22), "dense.webp")
+
+
+def logit_at(index: int, position: tuple[int, int]) -> Callable[[Tensor], Tensor]:
+    return lambda y: y[:, index, position[0], position[1]]
+
+
 def negative_share(values: Tensor) -> float:
     return float(-values.clamp_max(0).sum() / values.abs().sum())
 
@@ -296,6 +330,7 @@ def main() -> None:
     readme(model)
     classes(model)
     biases(model)
+    dense(model)
     ierfs(model)
     strangers(model, KNOWN, "resolutions.webp")
     strangers(model, STRANGERS[:3], "strangers-1.webp")
