@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 import ierf
 from ierf.attribution import stencils
-from ierf.attribution.joint_fields import joint_fields
 from ierf.attribution.passes import relevance_pass
+from ierf.attribution.receptive_fields import joint_fields
 
 LAYERS = ("layer1.0", "layer1.1", "layer2.0", "layer2.1", "layer3.0", "layer3.1", "layer4.0", "layer4.1")
 
@@ -31,7 +31,7 @@ def test_each_equals_its_own_backward_pass(
     x = torch.randn(2, 3, 64, 56, generator=generator, dtype=torch.float64)
     read = []
     plain = stencils.stencil
-    monkeypatch.setattr("ierf.attribution.joint_fields.stencil", lambda run, s: read.append(s) or plain(run, s))
+    monkeypatch.setattr("ierf.attribution.receptive_fields.stencil", lambda run, s: read.append(s) or plain(run, s))
     with relevance_pass(model, x, "srd", {"bias": bias}) as run:
         nodes = [run.layer(name) for name in layers]
         draws = torch.randint(10_000, (2, draws_of_each, len(layers)), generator=generator)

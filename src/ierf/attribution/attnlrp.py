@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ierf.attribution.recorded import RecordedPass
-from ierf.attribution.starts import (
+from ierf.attribution.target_seeds import (
     LayerTarget,
     asked_of,
     latent_indices,

@@ -9,24 +9,19 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ierf.attribution.ablationcam import ablationcam
 from ierf.attribution.attnlrp import attnlrp, cp_lrp
+from ierf.attribution.cam import gradcam, gradcam_pp, layercam, xgradcam
+from ierf.attribution.channel_cam import ablationcam, scorecam
 from ierf.attribution.fullgrad import fullgrad
-from ierf.attribution.gradcam import gradcam
-from ierf.attribution.gradcam_pp import gradcam_pp
-from ierf.attribution.gradients import gradient, gradient_x_input
+from ierf.attribution.gradients import gradient, gradient_x_input, smoothgrad
 from ierf.attribution.guided_backprop import guided_backprop
 from ierf.attribution.integrated_gradients import integrated_gradients
 from ierf.attribution.kernel_shap import kernel_shap
-from ierf.attribution.layercam import layercam
 from ierf.attribution.lrp_zplus import lrp_zplus
+from ierf.attribution.model_context import as_batch, not_finite
 from ierf.attribution.random_map import random_map
-from ierf.attribution.running import as_batch, not_finite
-from ierf.attribution.scorecam import scorecam
-from ierf.attribution.smoothgrad import smoothgrad
 from ierf.attribution.srd import srd
 from ierf.attribution.targets import Target
-from ierf.attribution.xgradcam import xgradcam
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import VisionModel, as_vision_model
 

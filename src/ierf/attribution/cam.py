@@ -1,4 +1,4 @@
-"""What the Grad-CAM family shares: a feature map A, the gradient ∂y/∂A, and how weighted channels become a map.
+"""Grad-CAM and its kin: a feature map A whose channels are weighed by the gradient ∂y/∂A.
 
 Of a transformer, A is made of the tokens of the patches, in rows and columns; class and register tokens are left out.
 Where the logits are read off a class token, they do not depend on the patches of the last block's output, so A is the
@@ -97,3 +97,95 @@ def spatial_sum(maps: Float[Tensor, "N K *map"]) -> Float[Tensor, "N K *ones"]:
 def quotient(numerator: Tensor, denominator: Tensor) -> Tensor:
     """`numerator / denominator`, 0 where the denominator is 0."""
     return numerator / denominator.masked_fill(denominator == 0, torch.inf)
+
+
+def gradcam(
+    model: VisionModel,
+    x: Float[Tensor, "N 3 H W"],
+    target: Target = None,
+    resolution: str = "input",
+    *,
+    encoder: str | None = None,
+) -> Float[Tensor, "N h w"]:
+    """`ReLU(Σ_k α_k A^k)` with `α` the spatial mean of ∂y/∂A (Selvaraju et al., arXiv 1610.02391, Eq. 1–2).
+
+    `A` is the encoder output for resolution "low" and "input" (scaled up), the output of the layer at "high", or of
+    the layer that `resolution` names; of a transformer, its patches.
+    encoder: the layer to take as the encoder output; None finds it.
+    """
+    return class_activation_map(_averaged, model, x, target, resolution, encoder)
+
+
+def _averaged(a: Float[Tensor, "N K *map"], slope: Float[Tensor, "N K *map"]) -> Float[Tensor, "N K *#map"]:
+    return slope.mean(tuple(range(2, a.ndim)), keepdim=True)
+
+
+def gradcam_pp(
+    model: VisionModel,
+    x: Float[Tensor, "N 3 H W"],
+    target: Target = None,
+    resolution: str = "input",
+    *,
+    encoder: str | None = None,
+) -> Float[Tensor, "N h w"]:
+    """`ReLU(Σ_k w_k A^k)`, `w_k = Σ_ij α_ij ReLU(g_ij)`, `α_ij = g_ij² / (2 g_ij² + Σ_ab A_ab g_ij³)`, `g = ∂y/∂A`.
+
+    Chattopadhyay et al., arXiv 1710.11063: the score is exp y, whose derivatives are exp(y) gⁿ. Its
+    factor exp(y), the same for the whole map of a sample, is left out. Computed as `α = 1 / (2 + g Σ A)`,
+    which is the same and does not underflow.
+
+    `A` is the encoder output for resolution "low" and "input" (scaled up), the output of the layer at "high", or of
+    the layer that `resolution` names; of a transformer, its patches.
+    encoder: the layer to take as the encoder output; None finds it.
+    """
+    return class_activation_map(_counted, model, x, target, resolution, encoder)
+
+
+def _counted(a: Float[Tensor, "N K *map"], slope: Float[Tensor, "N K *map"]) -> Float[Tensor, "N K *#map"]:
+    return spatial_sum(quotient(slope.clamp_min(0), 2 + spatial_sum(a) * slope))
+
+
+def xgradcam(
+    model: VisionModel,
+    x: Float[Tensor, "N 3 H W"],
+    target: Target = None,
+    resolution: str = "input",
+    *,
+    encoder: str | None = None,
+) -> Float[Tensor, "N h w"]:
+    """`ReLU(Σ_k α_k A^k)`, `α_k = Σ_ij (A_ij^k / Σ_ab A_ab^k) ∂y/∂A_ij^k` (Fu et al., arXiv 2008.02312).
+
+    A channel whose activations sum to 0 has no weight.
+
+    `A` is the encoder output for resolution "low" and "input" (scaled up), the output of the layer at "high", or of
+    the layer that `resolution` names; of a transformer, its patches.
+    encoder: the layer to take as the encoder output; None finds it.
+    """
+    return class_activation_map(_weighted_by_activation, model, x, target, resolution, encoder)
+
+
+def _weighted_by_activation(
+    a: Float[Tensor, "N K *map"], slope: Float[Tensor, "N K *map"]
+) -> Float[Tensor, "N K *#map"]:
+    return quotient(spatial_sum(a * slope), spatial_sum(a))
+
+
+def layercam(
+    model: VisionModel,
+    x: Float[Tensor, "N 3 H W"],
+    target: Target = None,
+    resolution: str = "input",
+    *,
+    encoder: str | None = None,
+) -> Float[Tensor, "N h w"]:
+    """`ReLU(Σ_k ReLU(∂y/∂A_ij^k) A_ij^k)` (Jiang et al., IEEE TIP 2021).
+
+    `A` is the encoder output for resolution "low" and "input" (scaled up), the output of the layer at "high", or of
+    the layer that `resolution` names; of a transformer, its patches.
+    encoder: the layer to take as the encoder output; None finds it.
+    """
+    return class_activation_map(_by_position, model, x, target, resolution, encoder)
+
+
+def _by_position(a: Float[Tensor, "N K *map"], slope: Float[Tensor, "N K *map"]) -> Float[Tensor, "N K *#map"]:
+    return slope.clamp_min(0)

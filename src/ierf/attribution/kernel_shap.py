@@ -7,9 +7,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from ierf.attribution.batching import portions
 from ierf.attribution.integrated_gradients import Baseline, baseline_like
 from ierf.attribution.objective import Objective, explaining
-from ierf.attribution.portions import portions
 from ierf.attribution.targets import Target
 from ierf.errors import IerfError
 from ierf.model import VisionModel

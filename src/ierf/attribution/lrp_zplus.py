@@ -6,7 +6,7 @@ from torch import Tensor
 
 from ierf.attribution.objective import explaining_logits
 from ierf.attribution.recorded import RecordedPass
-from ierf.attribution.starts import logit_weights
+from ierf.attribution.target_seeds import logit_weights
 from ierf.attribution.targets import Target
 from ierf.model import VisionModel
 from ierf.rules import Backward, as_relevance, record

@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ierf.attribution.model_context import Forward, running
 from ierf.attribution.recorded import RecordedPass
-from ierf.attribution.running import Forward, running
-from ierf.attribution.starts import asked_of, class_indices, logit_weights, place_of, reading
+from ierf.attribution.target_seeds import asked_of, class_indices, logit_weights, place_of, reading
 from ierf.attribution.targets import PFV, Channel, Direction, Latent, Logit, Relevance, Target
 from ierf.attribution.token_grid import TokenGrid
 from ierf.errors import IerfError

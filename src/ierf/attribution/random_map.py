@@ -6,8 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ierf.attribution.model_context import running
 from ierf.attribution.objective import only_pixels
-from ierf.attribution.running import running
 from ierf.attribution.targets import Target
 from ierf.model import VisionModel
 

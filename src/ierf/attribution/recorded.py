@@ -9,7 +9,7 @@ from typing import Self
 import torch
 from torch import Tensor
 
-from ierf.attribution.running import running
+from ierf.attribution.model_context import running
 from ierf.attribution.token_grid import TokenGrid, token_grid
 from ierf.axes import RESHAPES
 from ierf.errors import IerfError, UnknownNameError

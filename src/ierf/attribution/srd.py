@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ierf.attribution.recorded import RecordedPass
-from ierf.attribution.starts import LayerTarget, asked_of, logit_weights, reading, relevance_map
+from ierf.attribution.target_seeds import LayerTarget, asked_of, logit_weights, reading, relevance_map
 from ierf.attribution.targets import Channel, Direction, Latent, Target
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import VisionModel

@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from ierf.attribution.recorded import RecordedPass
-from ierf.attribution.starts import one_hot
+from ierf.attribution.target_seeds import one_hot
 from ierf.attribution.targets import PFV, Position
 
 _NO_FEATURES = ("pad", "dropout")

@@ -16,8 +16,8 @@ from ierf.attribution.attribute import METHODS, check_options
 from ierf.attribution.conservation import ledger
 from ierf.attribution.passes import RULES, RelevancePass, relevance_pass, usual_method
 from ierf.attribution.srd import Head
-from ierf.attribution.starts import one_hot
 from ierf.attribution.strongest import RelevantPFV, layers_over_depth, relevant_pfvs, strongest_pfvs
+from ierf.attribution.target_seeds import one_hot
 from ierf.attribution.targets import PFV
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import VisionModel, as_vision_model, evaluating

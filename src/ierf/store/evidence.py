@@ -11,8 +11,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ierf.attribution.joint_fields import joint_fields
 from ierf.attribution.passes import RelevancePass, relevance_pass, usual_method
+from ierf.attribution.receptive_fields import joint_fields
 from ierf.attribution.srd import SRDPass
 from ierf.attribution.token_grid import TokenGrid
 from ierf.errors import IerfError

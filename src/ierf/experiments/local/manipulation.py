@@ -24,9 +24,9 @@ from torch.nn import functional as F
 
 from ierf.attribution.gradients import strongest_channel
 from ierf.attribution.guided_backprop import RECTIFIERS
+from ierf.attribution.model_context import running
 from ierf.attribution.recorded import RecordedPass
-from ierf.attribution.running import running
-from ierf.attribution.starts import logit_weights
+from ierf.attribution.target_seeds import logit_weights
 from ierf.errors import IerfError, UnknownNameError
 from ierf.experiments.data import DataSet
 from ierf.experiments.journal import Journal, Track, Values, model_fingerprint, run_over
