@@ -31,8 +31,7 @@ from ierf.graph.building.residual import residual_share
 from ierf.graph.building.taking import Taken, take, values_of
 from ierf.graph.structure.edge import SIGNIFICANT
 from ierf.model import Section, VisionModel
-from ierf.store.data import open_images
-from ierf.store.positions import NO_ROW
+from ierf.store import NO_ROW, open_images
 
 KEEP = 0.8
 COLUMNS = ("class token", "patches", "logit X", "X̂", "token kept", "token alone", "residual")

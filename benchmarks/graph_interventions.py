@@ -20,7 +20,7 @@ from ierf.concepts import ConceptBank
 from ierf.graph.building.build import important
 from ierf.graph.building.taking import take
 from ierf.graph.uses.interventions import intervene
-from ierf.store.data import open_images
+from ierf.store import open_images
 
 
 def drop(model: ierf.VisionModel, bank: ConceptBank, x: torch.Tensor, layer: str, concepts: Sequence[int]) -> float:

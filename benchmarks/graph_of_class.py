@@ -25,7 +25,7 @@ from ierf.graph import ConceptGraph
 from ierf.graph.building.attributing import STEPS, Attributing
 from ierf.graph.building.importances import importances
 from ierf.graph.building.taking import take
-from ierf.store.data import open_images
+from ierf.store import open_images
 
 TOP = 5
 

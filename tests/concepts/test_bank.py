@@ -15,7 +15,7 @@ from PIL import Image
 from torch.nn import functional as F
 
 import ierf
-from ierf.concepts import BisectingSphericalKMeans, ConceptBank, hub, lasso
+from ierf.concepts import BisectingSphericalKMeans, ConceptBank, bank_files, lasso
 from ierf.concepts.bank_fitting import usual_shift
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import Preprocess
@@ -294,8 +294,8 @@ def test_published_and_fetched(store: PFVStore, tmp_path: Path, monkeypatch: pyt
                 raise OSError(f"404: no {name}\nat {revision}")
             return str(served / name)
 
-    monkeypatch.setattr(hub, "extra", lambda module, name: StandIn)
-    monkeypatch.setattr(hub, "hub", _open)
+    monkeypatch.setattr(bank_files, "extra", lambda module, name: StandIn)
+    monkeypatch.setattr(bank_files, "hub", _open)
     bank = fit(store, layers=["act2"])
     assert bank.push("someone/concepts") == "hf:someone/concepts"
     assert str(store.path) not in (served / "someone/concepts/bank.json").read_text()
@@ -316,7 +316,7 @@ class _open:  # noqa: N801
     def __exit__(self, *_: object) -> None: ...
 
 
-def test_a_bank_whose_codes_are_empty_says_so(store: PFVStore) -> None:
-    with pytest.warns(UserWarning, match=r"act2: a PFV is coded with .* of 6 concepts on average.*l0_ratio=0\.667"):
+def test_a_bank_whose_codes_would_be_empty_says_so_and_keeps_a_coefficient(store: PFVStore) -> None:
+    with pytest.warns(UserWarning, match=r"a ratio of 0\.996 leaves 0\.024 of 6 coefficients.*0\.833 is one"):
         bank = ConceptBank.fit(store, n_concepts=6, layers=["act2"], l0_ratio=0.996)
-    assert bank.layer("act2").l0_ratio > 1 - 0.5 / 6
+    assert bank.layer("act2").l0_ratio < 1 - 0.5 / 6

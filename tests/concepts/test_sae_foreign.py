@@ -207,12 +207,12 @@ def test_an_own_folder_that_is_damaged(tmp_path: Path) -> None:
     SAE("topk", C, K, 4).save(tmp_path)
     state = load_file(tmp_path / "sae.safetensors")
     save_file({**state, "encoder": state["encoder"] * torch.nan}, tmp_path / "sae.safetensors")
-    with pytest.raises(IerfError, match="encoder holds NaN"):
+    with pytest.raises(IerfError, match="encoder has values that are not finite"):
         SAE.load(tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     for damaged in ({**config, "options": 3}, {n: v for n, v in config.items() if n != "training"}):
         (tmp_path / "config.json").write_text(json.dumps(damaged))
-        with pytest.raises(IerfError, match=r"does not fit its config\.json"):
+        with pytest.raises(IerfError, match=r"config\.json"):
             SAE.load(tmp_path)
 
 

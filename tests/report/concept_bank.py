@@ -5,7 +5,7 @@ import torch
 from PIL import Image
 
 from ierf.concepts import ClassShares, ConceptBank, ConceptTree, LayerConcepts
-from ierf.concepts.bank_plan import BankPlan, StoreRecord
+from ierf.concepts.bank_files import BankPlan, StoreRecord
 
 
 def layer(name: str) -> LayerConcepts:

@@ -14,9 +14,7 @@ from rich.text import Text
 
 from ierf.cli.console import err, out, say, say_path
 from ierf.cli.options import Device, one_of
-from ierf.concepts import ConceptBank
-from ierf.concepts.bank_fitting import L0_RATIO
-from ierf.concepts.matching import match_concepts
+from ierf.concepts import L0_RATIO, ConceptBank, match_concepts
 from ierf.errors import IerfError
 from ierf.model import VisionModel, load
 from ierf.store import PFVStore

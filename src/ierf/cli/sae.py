@@ -16,13 +16,21 @@ from rich.text import Text
 
 from ierf.cli.console import complain, err, out, say, say_path
 from ierf.cli.options import DEFAULT_MODEL, Device, Model, given, one_of
-from ierf.concepts.sae import SAE, FromModel, FromStore, Metrics, Source, Training, train
-from ierf.concepts.sae.checkpoint import FILE
-from ierf.concepts.sae.folders import saved_autoencoders, trained_values
+from ierf.concepts.sae import (
+    CHECKPOINT,
+    SAE,
+    FromModel,
+    FromStore,
+    Metrics,
+    Source,
+    Training,
+    saved_autoencoders,
+    train,
+    trained_values,
+)
 from ierf.errors import IerfError
 from ierf.model import load
-from ierf.store import PFVStore
-from ierf.store.files import write_json
+from ierf.store import PFVStore, write_json
 
 sae = typer.Typer(help="Sparse autoencoders: latents of a layer’s feature vectors.", no_args_is_help=True)
 
@@ -149,7 +157,7 @@ def evaluate(
     ] = False,
     limit: Limit = None,
     save: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Also write the numbers as JSON.")
+        Path | None, typer.Option("--out", "-o", metavar="CHECKPOINT", help="Also write the numbers as JSON.")
     ] = None,
     device: Device = "cpu",
 ) -> None:
@@ -200,7 +208,7 @@ def show(
     latent: Annotated[list[int] | None, typer.Option(metavar="N", help="A latent; default: ten at random.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Photographs of each latent.")] = 10,
     seed: Annotated[int, typer.Option(help="Of the choice.")] = 0,
-    save: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The picture to write.")] = Path(
+    save: Annotated[Path, typer.Option("--out", "-o", metavar="CHECKPOINT", help="The picture to write.")] = Path(
         "latents.png"
     ),
     model: Model = DEFAULT_MODEL,
@@ -251,7 +259,7 @@ def _train(saes: dict[str, SAE], source: Source, settings: Training, folder: Pat
         try:
             history = train(saes, source, settings, folder, save_every=save_every, report=report)
         except KeyboardInterrupt:
-            kept = (folder / FILE).exists()
+            kept = (folder / CHECKPOINT).exists()
             complain(
                 f"interrupted; the last checkpoint is in {str(folder)!r}, and the same command goes on from it"
                 if kept

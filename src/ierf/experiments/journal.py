@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ierf.errors import IerfError
-from ierf.store.lock import only_writer
+from ierf.store import only_writer
 
 Values = Mapping[str, Mapping[str, float | None]]
 """What was measured on one image: row -> column -> value; None where it is not defined."""

@@ -12,18 +12,15 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ierf.cafe import Example, IndexedLayer, LatentIndex, LatentLayer, ierfs, nonlocality
-from ierf.cafe.evidence import on_grid
-from ierf.concepts.bank_pictures import webp
+from ierf.cafe import Example, IndexedLayer, LatentIndex, LatentLayer, ierfs, nonlocality, on_grid
+from ierf.concepts import webp
 from ierf.errors import IerfError
 from ierf.files import write
 from ierf.report import components
 from ierf.report.explanation import Prediction
 from ierf.report.figures import slug
 from ierf.report.pictures import spotlight
-from ierf.store.data import Images
-from ierf.store.lock import only_writer
-from ierf.store.pictures import contact_sheet
+from ierf.store import Images, contact_sheet, only_writer
 
 Order = Literal["non-locality", "frequency", "selectivity", "random"]
 """By which latents are chosen and sorted."""

@@ -35,7 +35,7 @@ class Settings:
         seed: of the draws, which depend on it, the image's name and the layer alone.
         values: "pre-activation" PFVs where a layer's last operation is an activation, or the layer's "output".
         ierf: whether to keep an iERF with each PFV.
-        resolution: side of the kept iERFs, see `ierf.store.reduction.reduced_size`.
+        resolution: side of the kept iERFs, see `ierf.store.reduced_size`.
         pfv_type: how PFVs are stored.
         compute: "bfloat16" runs convolutions and matrix products in bfloat16.
         batch: images at once.

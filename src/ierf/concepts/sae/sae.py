@@ -1,4 +1,4 @@
-"""Sparse autoencoders of every kind behind one interface, which is that of an extractor."""
+"""Sparse autoencoders of every kind (arXiv 2605.00474, Eq. 8) behind one interface, which is that of an extractor."""
 
 import inspect
 from collections.abc import Mapping
@@ -11,12 +11,17 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ierf.concepts.sae.rules import RULES, Objective, Rule, Stage, Weights
-from ierf.concepts.sae.rules.rule import ALL
-from ierf.concepts.sae.settings import Training
-from ierf.concepts.sae.totals import total
-from ierf.concepts.vectors import Shift, as_vectors, describe_shift, shift_vector
+from ierf.concepts.extractor import Shift, as_vectors, describe_shift, shift_vector
+from ierf.concepts.sae.foreign import load_foreign, understood
+from ierf.concepts.sae.foreign_parts import Foreign
+from ierf.concepts.sae.losses import total
+from ierf.concepts.sae.rule import ALL, Objective, Rule, Stage, Weights
+from ierf.concepts.sae.saving import CONFIG, WEIGHTS, fitting, is_saved, read_config, read_state, save
+from ierf.concepts.sae.sources import InMemory
+from ierf.concepts.sae.training import Training, train
+from ierf.concepts.sae.variants import RULES
 from ierf.errors import IerfError, UnknownNameError
+from ierf.model.files import missing
 
 K = 32
 
@@ -28,7 +33,7 @@ class SAE(nn.Module):
     (λ, ε, thresholds) and the learning rate then mean the same for every layer.
 
     Args:
-        kind: "l1", "topk", "batchtopk", "jumprelu", "gated" or "matryoshka"; see `ierf.concepts.sae.rules`.
+        kind: "l1", "topk", "batchtopk", "jumprelu", "gated" or "matryoshka"; see `ierf.concepts.sae.variants`.
         n_features: channels C; None: those of what it is fitted to.
         n_latents: latents K.
         k: active latents: exactly so many (topk), on average (batchtopk, matryoshka), or what is aimed at (jumprelu).
@@ -112,9 +117,6 @@ class SAE(nn.Module):
 
     def fit(self, x: Float[Tensor, "N C"] | np.ndarray) -> Self:
         """Train on PFVs in memory, from the first weights on. The schedule is `training`."""
-        from ierf.concepts.sae.sources import InMemory
-        from ierf.concepts.sae.training import train
-
         vectors = as_vectors(x)
         if self.n_features not in (None, vectors.shape[1]):
             raise IerfError(f"this autoencoder has {self.n_features} channels, the PFVs have {vectors.shape[1]}")
@@ -182,16 +184,26 @@ class SAE(nn.Module):
 
     def save(self, folder: str | Path) -> None:
         """Write `sae.safetensors` and `config.json` to a folder."""
-        from ierf.concepts.sae.saving import save
-
-        save(self, Path(folder))
+        save(self.state_dict(), self.config, Path(folder))
 
     @classmethod
     def load(cls, path: str | Path) -> "SAE":
-        """An autoencoder from a folder that `save` wrote, or one of SAELens, dictionary_learning or sparsify."""
-        from ierf.concepts.sae.saving import load
+        """An autoencoder from a folder that `save` wrote, or one of SAELens, dictionary_learning or sparsify.
 
-        return load(Path(path))
+        What `save` wrote comes back bit for bit. No file can run code.
+        """
+        folder = Path(path)
+        if not folder.exists():
+            raise missing(folder)
+        if not is_saved(folder):
+            with understood(folder):
+                return cls._of_foreign(load_foreign(folder))
+        config = read_config(folder / CONFIG)
+        with fitting(folder / WEIGHTS):
+            state = read_state(folder / WEIGHTS, config)
+            sae = cls.from_config(asdict(config))
+            sae.to(state["decoder"].dtype).load_state_dict(state)
+        return sae
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "SAE":
@@ -199,6 +211,31 @@ class SAE(nn.Module):
         names = ("kind", "n_features", "n_latents", "k", "seed")
         sae = cls(**{name: config[name] for name in names}, training=config["training"], **config["options"])
         sae.about = dict(config["about"])
+        return sae
+
+    @classmethod
+    def _of_foreign(cls, found: Foreign) -> "SAE":
+        """With the parts that another library's file holds; b_in is ours, what that changes goes into b_e."""
+        parts = found.parts
+        n_latents, n_features = parts.encoder.shape
+        k = min(K, n_latents) if found.k is None else found.k
+        sae = cls(found.kind, n_features, n_latents, k, **found.options)
+        with torch.no_grad():
+            shifted = parts.encoder @ parts.decoder_bias
+            own = sae.rule.input_bias == "decoder"
+            correction = shifted * (own - parts.subtracts)
+            sae.encoder.copy_(parts.encoder)
+            sae.encoder_bias.copy_(parts.encoder_bias + correction)
+            sae.decoder.copy_(parts.decoder)
+            sae.decoder_bias.copy_(parts.decoder_bias)
+            if found.kind == "jumprelu" and parts.threshold is not None:
+                sae.get_parameter("rule.log_threshold").copy_(parts.threshold.clamp_min(0).log())
+            elif found.kind in ("batchtopk", "matryoshka") and parts.threshold is not None:
+                sae.get_buffer("rule.threshold").copy_(parts.threshold.clamp_min(0))
+            if parts.log_gain is not None and parts.magnitude_bias is not None:
+                sae.get_parameter("rule.log_gain").copy_(parts.log_gain)
+                sae.get_parameter("rule.magnitude_bias").copy_(parts.magnitude_bias + correction * parts.log_gain.exp())
+        sae.about = dict(found.about)
         return sae
 
     def _build(self, n_features: int) -> None:
@@ -222,3 +259,31 @@ class SAE(nn.Module):
         if x.shape[-1] != self._built().n_features:
             raise IerfError(f"this autoencoder has {self.n_features} channels, the PFVs have {x.shape[-1]}")
         return x * self.scale
+
+
+def saved_autoencoders(path: Path, layer: str | None = None) -> dict[str, SAE]:
+    """Layer -> autoencoder of a folder that `ierf sae train` wrote, or of one autoencoder's.
+
+    `layer` is that of a single autoencoder that does not say which it belongs to, as those of other libraries.
+    """
+    folders = sorted(file.parent for file in path.rglob(CONFIG)) or [path]
+    found = {}
+    for folder in folders:
+        sae = SAE.load(folder)
+        name = sae.about.get("layer") or (layer if len(folders) == 1 else None)
+        if name is None:
+            raise IerfError(f"the autoencoder in {str(folder)!r} does not say its layer; name it with --layer")
+        found[str(name)] = sae
+    return found
+
+
+def trained_values(saes: Mapping[str, SAE], asked: str | None = None) -> Any:
+    """`asked`, else the PFVs that all of them were trained on. Raises `IerfError` if they differ."""
+    if asked is not None:
+        return asked
+    values = {sae.about.get("values", "pre-activation") for sae in saes.values()}
+    if len(values) > 1:
+        raise IerfError(
+            f"these autoencoders were trained on different values ({', '.join(sorted(values))}); give those of one kind"
+        )
+    return values.pop()

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ierf.concepts.bank_fitting import PER_CHANNEL
+from ierf.concepts import PER_CHANNEL
 from ierf.errors import IerfError
 from ierf.experiments.concepts.fitted import (
     MEASURES,

@@ -16,7 +16,7 @@ from ierf.experiments.journal import Track
 from ierf.model import VisionModel, as_vision_model, capture, patched
 from ierf.model.following import Values
 from ierf.model.images import ImageLike
-from ierf.store.data import First, Images, open_images
+from ierf.store import First, Images, open_images
 
 
 @dataclass(frozen=True)

@@ -17,9 +17,7 @@ from ierf.experiments.concepts.sae_evaluation import batches_of
 from ierf.model import VisionModel, as_vision_model, capture
 from ierf.model.following import Values
 from ierf.model.images import ImageLike
-from ierf.store import contact_sheet
-from ierf.store.data import First, open_images
-from ierf.store.pictures import part
+from ierf.store import First, contact_sheet, open_images, part
 
 _AROUND = 3
 """Cells along a side of the part that is shown enlarged."""

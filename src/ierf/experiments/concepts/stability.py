@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations
 from pathlib import Path
 
-from ierf.concepts.matching import match_concepts
+from ierf.concepts import match_concepts
 from ierf.errors import IerfError
 from ierf.experiments.concepts.extractors import DICTIONARY_LIMIT, run_header, too_slow
 from ierf.experiments.concepts.fitted import FitSettings, Recipe, fitted

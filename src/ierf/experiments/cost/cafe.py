@@ -12,11 +12,10 @@ import numpy as np
 import torch
 
 from ierf.attribution import usual_method
-from ierf.cafe import LatentLayer, ierfs
-from ierf.cafe.index import add_batch, empty
+from ierf.cafe import LatentLayer, add_batch, empty, ierfs
 from ierf.experiments.cost.ratio import Cost, cost_of, noise, plain_gradient, seconds_of
 from ierf.model import VisionModel, evaluating
-from ierf.store.data import Images
+from ierf.store import Images
 
 _TIMED = 8
 """Every so manieth batch of an index is timed."""

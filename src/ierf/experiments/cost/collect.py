@@ -13,9 +13,7 @@ from torch import Tensor
 
 from ierf.experiments.cost.ratio import Cost, cost_of, noise
 from ierf.model import VisionModel
-from ierf.store.clock import Clock
-from ierf.store.evidence import collect_batch, sites
-from ierf.store.plan import Settings
+from ierf.store import Clock, Settings, collect_batch, sites
 
 
 def collect_costs(

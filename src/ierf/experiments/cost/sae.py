@@ -11,8 +11,7 @@ from functools import partial
 
 import torch
 
-from ierf.concepts.sae import SAE, Training
-from ierf.concepts.sae.training import Run
+from ierf.concepts.sae import SAE, Run, Training
 from ierf.experiments.cost.ratio import Cost, cost_of
 
 

@@ -15,8 +15,7 @@ from ierf.model.capture import capture
 from ierf.model.following import Values
 
 if TYPE_CHECKING:
-    from ierf.concepts import ConceptBank
-    from ierf.concepts.layer_concepts import LayerConcepts
+    from ierf.concepts import ConceptBank, LayerConcepts
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +67,7 @@ def values_of(bank: "ConceptBank") -> Values:
 
 
 def _coded(concepts: "LayerConcepts", pfvs: Float[Tensor, "P C"]) -> Taken:
-    from ierf.concepts.lasso import lasso
+    from ierf.concepts import lasso
 
     atoms, shift = concepts.atoms.to(pfvs), concepts.shift.to(pfvs)
     found = lasso(pfvs - shift, atoms, concepts.lam, concepts.positive)

@@ -21,7 +21,7 @@ from ierf.graph.picture.words import left_out
 from ierf.graph.structure.cells import Cells
 from ierf.graph.structure.concept_graph import ConceptGraph
 from ierf.graph.structure.node import Node
-from ierf.store.lock import only_writer
+from ierf.store import only_writer
 
 SIDE = 96
 """Pixels of a node's picture."""

@@ -8,7 +8,7 @@ from PIL import Image
 
 from ierf.graph.structure.cells import Cells
 from ierf.graph.structure.node import Node
-from ierf.store.pictures import lit
+from ierf.store import lit
 
 SIDE = 128
 """Pixels of a thumbnail: about twice as many as it is drawn with."""

@@ -15,8 +15,7 @@ from ierf.model import VisionModel, as_vision_model, evaluating
 from ierf.model.capture import Replacement, patched
 
 if TYPE_CHECKING:
-    from ierf.concepts import ConceptBank
-    from ierf.concepts.layer_concepts import LayerConcepts
+    from ierf.concepts import ConceptBank, LayerConcepts
 
 
 @dataclass(frozen=True)
