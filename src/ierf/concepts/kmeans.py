@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import normalize
 
 from ierf.concepts.bisection import Tree, grow
-from ierf.concepts.extractor import Shift, as_vectors, describe_shift, shift_vector
+from ierf.concepts.extractor import Estimator, Shift, Vectors, as_vectors, describe_shift, shift_vector, shifted
 from ierf.concepts.two_means import Directions, sums
 from ierf.errors import IerfError
 
@@ -31,7 +31,7 @@ class Cut:
     """The coarser concept of each concept."""
 
 
-class BisectingSphericalKMeans:
+class BisectingSphericalKMeans(Estimator):
     """Bisecting spherical k-means: the largest cluster is split in two until there are `n_concepts` (GIG, App. B).
 
     Vectors are shifted and normalised, split by 2-means with centroids of norm 1 (see `halve`), and a concept is the
@@ -66,7 +66,7 @@ class BisectingSphericalKMeans:
             raise IerfError(f"tol is a part of a cluster, from 0 to less than 1, not {tol}")
         self.n_concepts, self.seed, self.shift, self.max_iter, self.tol = n_concepts, seed, shift, max_iter, tol
 
-    def fit(self, x: Float[Tensor, "N C"] | np.ndarray) -> Self:
+    def fit(self, x: Vectors, y: object = None) -> Self:
         """Grow the tree. Raises `IerfError` for vectors that are not finite or not of shape (N, C)."""
         vectors = as_vectors(x)
         self.shift_ = shift_vector(vectors, self.shift)
@@ -119,20 +119,20 @@ class BisectingSphericalKMeans:
         components = (added / sizes[:, None]).to(self.components_)
         return Cut(torch.from_numpy(nodes), components, above[self.labels_], above)
 
-    def predict(self, x: Float[Tensor, "N C"] | np.ndarray) -> Int[Tensor, " N"]:
+    def predict(self, x: Vectors) -> Int[Tensor, " N"]:
         """The concept with the largest cosine to each shifted vector; the first one for a vector without direction."""
-        shifted = self._shifted(x)
+        vectors = shifted(self, x)
         atoms = normalize(self.components_).T
-        parts = torch.split(shifted, max(1, _AT_ONCE // atoms.shape[1]))
+        parts = torch.split(vectors, max(1, _AT_ONCE // atoms.shape[1]))
         return torch.cat([(part @ atoms).argmax(1) for part in parts])
 
-    def transform(self, x: Float[Tensor, "N C"] | np.ndarray) -> Float[Tensor, "N K"]:
+    def transform(self, x: Vectors) -> Float[Tensor, "N K"]:
         """`⟨x − μ, v⟩ / ‖v‖²` of the concept `v` that `predict` names, 0 elsewhere."""
-        shifted, labels = self._shifted(x), self.predict(x)
+        vectors, labels = shifted(self, x), self.predict(x)
         atoms = self.components_[labels]
         lengths = atoms.square().sum(1)
-        values = (shifted * atoms).sum(1) / lengths.masked_fill(lengths == 0, torch.inf)
-        codes = shifted.new_zeros(len(shifted), len(self.components_))
+        values = (vectors * atoms).sum(1) / lengths.masked_fill(lengths == 0, torch.inf)
+        codes = vectors.new_zeros(len(vectors), len(self.components_))
         return codes.scatter_(1, labels[:, None], values[:, None])
 
     @property
@@ -146,9 +146,3 @@ class BisectingSphericalKMeans:
             "max_iter": self.max_iter,
             "tol": self.tol,
         }
-
-    def _shifted(self, x: Float[Tensor, "N C"] | np.ndarray) -> Float[Tensor, "N C"]:
-        vectors = as_vectors(x)
-        if vectors.shape[1] != self.components_.shape[1]:
-            raise IerfError(f"the concepts have {self.components_.shape[1]} channels, the PFVs {vectors.shape[1]}")
-        return vectors - self.shift_.to(vectors)

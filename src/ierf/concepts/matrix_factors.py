@@ -8,13 +8,13 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional as F
 
-from ierf.concepts.extractor import Shift, as_vectors, describe_shift, shift_vector
+from ierf.concepts.extractor import Estimator, Shift, Vectors, as_vectors, describe_shift, shift_vector, shifted
 from ierf.concepts.sparse_coding import choose_lam, lasso
 from ierf.errors import IerfError
 from ierf.model.loading.extras import extra
 
 
-class PCA:
+class PCA(Estimator):
     """Orthonormal directions along which PFVs vary most, `X ≈ (X − shift) Vᵀ V + shift`; at most as many as channels.
 
     They are the first eigenvectors of `(X − shift)ᵀ(X − shift)`, each with its largest entry positive (the first
@@ -29,9 +29,9 @@ class PCA:
 
     def __init__(self, n_concepts: int, seed: int = 0, shift: Shift = "mean") -> None:
         """`seed` is there for the common interface: nothing is random. A shift of None means "mean"."""
-        self.n_concepts, self.seed, self.shift = n_concepts, seed, "mean" if shift is None else shift
+        self.n_concepts, self.seed, self.shift = n_concepts, seed, shift
 
-    def fit(self, x: Float[Tensor, "N C"] | np.ndarray) -> Self:
+    def fit(self, x: Vectors, y: object = None) -> Self:
         """Find the directions. Raises `IerfError` for more of them than channels or PFVs."""
         vectors = as_vectors(x)
         most = min(vectors.shape)
@@ -40,7 +40,7 @@ class PCA:
                 f"{len(vectors)} PFVs of {vectors.shape[1]} channels have between 1 and {most} principal components, "
                 f"not {self.n_concepts}"
             )
-        self.shift_ = shift_vector(vectors, self.shift)
+        self.shift_ = shift_vector(vectors, self._shift)
         centred = (vectors - self.shift_).double()
         scatter = centred.T @ centred
         values, directions = torch.linalg.eigh(scatter)
@@ -53,10 +53,10 @@ class PCA:
         self.explained_ = (values.flip(0)[: self.n_concepts].clamp(min=0) / total.where(total > 0, 1)).to(vectors)
         return self
 
-    def transform(self, x: Float[Tensor, "N C"] | np.ndarray) -> Float[Tensor, "N K"]:
+    def transform(self, x: Vectors) -> Float[Tensor, "N K"]:
         """`(x − shift) Vᵀ`"""
-        vectors = as_vectors(x)
-        return (vectors - self.shift_.to(vectors)) @ self.components_.to(vectors).T
+        vectors = shifted(self, x)
+        return vectors @ self.components_.to(vectors).T
 
     @property
     def config(self) -> dict[str, Any]:
@@ -64,11 +64,15 @@ class PCA:
             "name": "pca",
             "n_concepts": self.n_concepts,
             "seed": self.seed,
-            "shift": describe_shift(self.shift),
+            "shift": describe_shift(self._shift),
         }
 
+    @property
+    def _shift(self) -> Shift:
+        return "mean" if self.shift is None else self.shift
 
-class NMF:
+
+class NMF(Estimator):
     """`X − shift ≈ U V` with U, V ≥ 0, by scikit-learn’s coordinate descent from random factors (`ierf[concepts]`).
 
     The PFVs themselves must be ≥ 0 after the shift: those behind a ReLU are, those before it are not.
@@ -81,32 +85,21 @@ class NMF:
         """max_iter: the most sweeps of coordinate descent, for `fit` as for `transform`."""
         self.n_concepts, self.seed, self.shift, self.max_iter = n_concepts, seed, shift, max_iter
 
-    def fit(self, x: Float[Tensor, "N C"] | np.ndarray) -> Self:
+    def fit(self, x: Vectors, y: object = None) -> Self:
         """Find the factors. Raises `IerfError` for negative PFVs."""
         vectors = as_vectors(x)
         self.shift_ = shift_vector(vectors, self.shift)
         self._peer = extra("sklearn.decomposition", "concepts").NMF(
             self.n_concepts, init="random", random_state=self.seed, max_iter=self.max_iter, tol=1e-4
         )
-        self._peer.fit(self._positive(vectors))
+        self._peer.fit(_positive(vectors - self.shift_))
         self.components_ = torch.from_numpy(self._peer.components_).to(vectors)
         return self
 
-    def transform(self, x: Float[Tensor, "N C"] | np.ndarray) -> Float[Tensor, "N K"]:
+    def transform(self, x: Vectors) -> Float[Tensor, "N K"]:
         """`argmin_{U ≥ 0} ‖x − shift − U V‖²`, up to scikit-learn's tolerance. Raises `IerfError` for negative PFVs."""
-        vectors = as_vectors(x)
-        return torch.from_numpy(self._peer.transform(self._positive(vectors))).to(vectors)
-
-    def _positive(self, vectors: Float[Tensor, "N C"]) -> np.ndarray:
-        shifted = vectors - self.shift_.to(vectors)
-        negative = int((shifted < 0).any(1).sum())
-        if negative:
-            raise IerfError(
-                f"NMF takes PFVs without negative values, and {negative} of {len(vectors)} have some after the shift; "
-                'collect them behind the activation, values="output", and shift them by nothing'
-            )
-        values: np.ndarray = shifted.cpu().numpy()
-        return values
+        vectors = shifted(self, x)
+        return torch.from_numpy(self._peer.transform(_positive(vectors))).to(vectors)
 
     @property
     def config(self) -> dict[str, Any]:
@@ -119,7 +112,18 @@ class NMF:
         }
 
 
-class DictionaryLearning:
+def _positive(shifted: Float[Tensor, "N C"]) -> np.ndarray:
+    negative = int((shifted < 0).any(1).sum())
+    if negative:
+        raise IerfError(
+            f"NMF takes PFVs without negative values, and {negative} of {len(shifted)} have some after the shift; "
+            'collect them behind the activation, values="output", and shift them by nothing'
+        )
+    values: np.ndarray = shifted.cpu().numpy()
+    return values
+
+
+class DictionaryLearning(Estimator):
     """`min_{U,V} ½‖X − shift − U V‖² + λ‖U‖₁` over atoms of norm ≤ 1; needs `ierf[concepts]`.
 
     scikit-learn's `MiniBatchDictionaryLearning` (Mairal et al., ICML 2009) with LARS, which the papers used (GIG,
@@ -154,7 +158,7 @@ class DictionaryLearning:
         self.n_concepts, self.seed, self.shift, self.lam = n_concepts, seed, shift, lam
         self.l0_ratio, self.max_iter, self.batch_size = l0_ratio, max_iter, batch_size
 
-    def fit(self, x: Float[Tensor, "N C"] | np.ndarray) -> Self:
+    def fit(self, x: Vectors, y: object = None) -> Self:
         """Learn the atoms. Raises `IerfError` for fewer PFVs than concepts."""
         vectors = as_vectors(x)
         self.shift_ = shift_vector(vectors, self.shift)
@@ -177,10 +181,9 @@ class DictionaryLearning:
         self.components_ = torch.from_numpy(learner.components_).to(vectors)
         return self
 
-    def transform(self, x: Float[Tensor, "N C"] | np.ndarray) -> Float[Tensor, "N K"]:
+    def transform(self, x: Vectors) -> Float[Tensor, "N K"]:
         """The Lasso codes with the λ that the atoms were learnt with."""
-        vectors = as_vectors(x)
-        return lasso(vectors - self.shift_.to(vectors), self.components_, self.lam_).codes
+        return lasso(shifted(self, x), self.components_, self.lam_).codes
 
     def _start(self, shifted: Float[Tensor, "N C"]) -> Float[Tensor, "K C"]:
         """PFVs drawn at random, of norm 1."""

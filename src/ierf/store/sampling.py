@@ -1,4 +1,4 @@
-"""Which PFVs of an image are kept, where they were, and their iERFs at a size that can be kept (Sec. III-D)."""
+"""Which PFVs of an image are kept, where they were, and their iERFs at a size that can be kept."""
 
 import hashlib
 from math import ceil

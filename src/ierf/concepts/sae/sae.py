@@ -6,12 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ierf.concepts.extractor import Shift, as_vectors, describe_shift, shift_vector
+from ierf.concepts.extractor import Estimator, Shift, Vectors, as_vectors, describe_shift, shift_vector
 from ierf.concepts.sae.foreign import load_foreign, understood
 from ierf.concepts.sae.foreign_parts import Foreign
 from ierf.concepts.sae.losses import total
@@ -26,7 +25,7 @@ from ierf.model.files import missing
 K = 32
 
 
-class SAE(nn.Module):
+class SAE(nn.Module, Estimator):
     """z = σ(s·W_e (x − b_in) + b_e)/s, x̂ = z W_d + shift: X ≈ `transform(X) @ components_ + shift_`.
 
     s is fixed by the first batch, so that s·x has the mean square 1 per channel: the numbers in the kinds' losses
@@ -73,6 +72,7 @@ class SAE(nn.Module):
             raise IerfError(f"an autoencoder has channels and latents; got {n_features} and {n_latents}")
         self.kind, self.n_features, self.n_latents, self.k, self.seed = kind, n_features, n_latents, k, seed
         self.shift, self.options = shift, options
+        self._given = {"n_features": n_features, "training": training}
         self.schedule = training if isinstance(training, Training) else Training(**(training or {}))
         self.about: dict[str, Any] = {}
         """Where the training data came from, as JSON can hold it."""
@@ -98,6 +98,16 @@ class SAE(nn.Module):
             "about": self.about,
         }
 
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The arguments that it was made with, the kind's options among them."""
+        plain = {name: getattr(self, name) for name in ("kind", "n_latents", "k", "seed", "shift")}
+        return {**plain, **self._given, **self.options}
+
+    def set_params(self, **params: Any) -> Self:
+        """Change some arguments; it is as it was before `fit` then. Raises `UnknownNameError` for others."""
+        SAE.__init__(self, **{**self.get_params(), **params})
+        return self
+
     @property
     def components_(self) -> Float[Tensor, "K C"]:
         """The decoder's columns as rows: a latent's direction."""
@@ -115,10 +125,10 @@ class SAE(nn.Module):
         bias = {"decoder": built.decoder_bias, "own": getattr(built, "input_bias", None), "none": None}
         return Weights(built.encoder, built.encoder_bias, bias[self.rule.input_bias], built.decoder, built.decoder_bias)
 
-    def fit(self, x: Float[Tensor, "N C"] | np.ndarray) -> Self:
+    def fit(self, x: Vectors, y: object = None) -> Self:
         """Train on PFVs in memory, from the first weights on. The schedule is `training`."""
         vectors = as_vectors(x)
-        if self.n_features not in (None, vectors.shape[1]):
+        if self._given["n_features"] not in (None, vectors.shape[1]):
             raise IerfError(f"this autoencoder has {self.n_features} channels, the PFVs have {vectors.shape[1]}")
         self._build(vectors.shape[1])
         self.to(vectors)
@@ -126,17 +136,18 @@ class SAE(nn.Module):
         return self
 
     @torch.no_grad()
-    def transform(self, x: Float[Tensor, "N C"] | np.ndarray) -> Float[Tensor, "N K"]:
+    def transform(self, x: Vectors) -> Float[Tensor, "N K"]:
         """The codes, on the device of what came in."""
         vectors = as_vectors(x)
         return self.encode(vectors.to(self._built().decoder)).to(vectors.device)
 
     def encode(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N K"]:
         """The same with gradients; no sample's codes depend on others."""
-        return self.rule.codes(self.weights, self._scaled(x)) / self.scale
+        weights, scaled = self.weights, self._scaled(x)
+        return self.rule.codes(weights, scaled) / self.scale
 
     def decode(self, codes: Float[Tensor, "N K"]) -> Float[Tensor, "N C"]:
-        return codes @ self.decoder + self.decoder_bias / self.scale
+        return codes @ self._built().decoder + self.decoder_bias / self.scale
 
     def forward(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
         """The reconstruction."""
