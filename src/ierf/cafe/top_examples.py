@@ -108,7 +108,7 @@ def _maps(
 
 @dataclass(frozen=True)
 class TopExamples:
-    """Of the latents of one layer, read at patches or at the class token.
+    """Of the latents of one layer, read at patches or at the class token, in a memory that does not grow.
 
     A photograph counts with its largest activation. `sample` is a uniform sample without replacement of the
     photographs that activate a latent: those with the largest random keys.

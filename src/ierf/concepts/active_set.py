@@ -15,6 +15,15 @@ from torch.nn import functional as F
 from ierf.concepts.codes import Codes, LassoCodes
 from ierf.errors import IerfError
 
+_FLIPS = (1, 2, 4, 8, 16, 32)
+_MEMORY = 1 << 23
+"""Bytes of the largest tensor made for the vectors that are worked on at once."""
+_FEWEST, _MOST = 12, 64
+"""Atoms that join a vector's own in one round: half as many as there are, within these bounds."""
+_STEPS = 2
+_FACTOR, _LOOSE = 1.5, 1e-2
+"""Of a path: the ratio of neighbouring λ, and the tolerance on the way."""
+
 
 @dataclass(frozen=True, eq=False)
 class Problem:
@@ -61,9 +70,6 @@ def vectors_and_atoms(
         if bad.any():
             raise IerfError(f"{int(bad.sum())} of the {name} hold NaN or infinity; leave such rows out")
     return x.to(dtype), atoms.to(x.device, dtype)
-
-
-_FLIPS = (1, 2, 4, 8, 16, 32)
 
 
 class Small(NamedTuple):
@@ -133,13 +139,6 @@ def _direction(
         diagonal[failed > 0] += 1e3 * ridge
         factors = torch.linalg.cholesky(inner)
     return torch.cholesky_solve(slope[..., None], factors)[..., 0]
-
-
-_MEMORY = 1 << 23
-"""Bytes of the largest tensor made for the vectors that are worked on at once."""
-_FEWEST, _MOST = 12, 64
-"""Atoms that join a vector's own in one round: half as many as there are, within these bounds."""
-_STEPS = 2
 
 
 @dataclass(eq=False)
@@ -260,10 +259,6 @@ def _certificates(
     squares = rest.square().sum(1)
     gap = 0.5 * (1 + scale.square()) * squares + penalty - scale * (rest * x).sum(1)
     return (0.5 * squares + penalty).to(kkt), gap.clamp(min=0).to(kkt)
-
-
-_FACTOR, _LOOSE = 1.5, 1e-2
-"""Of a path: the ratio of neighbouring λ, and the tolerance on the way."""
 
 
 def solve(

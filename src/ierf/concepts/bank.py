@@ -11,7 +11,7 @@ from torch import nn
 
 from ierf.concepts import bank_files as files
 from ierf.concepts.bank_files import BankPlan
-from ierf.concepts.bank_fitting import L0_RATIO, Progress, fit_layer
+from ierf.concepts.bank_fitting import L0_RATIO, FitProgress, fit_layer
 from ierf.concepts.bank_pictures import SIDE, crops, exemplar_pictures, has_pictures, write_pictures
 from ierf.concepts.layer_concepts import LayerConcepts
 from ierf.errors import IerfError, UnknownNameError
@@ -42,7 +42,7 @@ class ConceptBank:
         model: VisionModel | nn.Module | None = None,
         path: str | Path | None = None,
         device: str = "cpu",
-        progress: Progress | None = None,
+        progress: FitProgress | None = None,
         **options: Any,
     ) -> "ConceptBank":
         """Find concepts in the PFVs of a store, layer by layer.

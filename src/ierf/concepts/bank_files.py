@@ -23,6 +23,13 @@ from ierf.typed import FieldError, parsed, typed
 
 FORMAT = "ierf-concept-bank"
 VERSION = 1
+MANIFEST = "bank.json"
+BEGUN = "begun.json"
+"""The manifest's name until all layers are there."""
+LAYERS = "layers"
+PICTURES = "pictures"
+_TENSORS = ("atoms", "shift", "frequencies", "strengths", "relevances", "exemplars", "cosines")
+PREFIX = "hf:"
 
 
 @dataclass(frozen=True)
@@ -126,15 +133,6 @@ def store_record(store: PFVStore) -> StoreRecord:
         options=plan.options,
         sampling=plan.sampling,
     )
-
-
-MANIFEST = "bank.json"
-BEGUN = "begun.json"
-"""The manifest's name until all layers are there."""
-LAYERS = "layers"
-PICTURES = "pictures"
-
-_TENSORS = ("atoms", "shift", "frequencies", "strengths", "relevances", "exemplars", "cosines")
 
 
 @dataclass(frozen=True)
@@ -295,9 +293,6 @@ def _check(layer: LayerConcepts) -> None:
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-PREFIX = "hf:"
 
 
 def download(address: str) -> Path:

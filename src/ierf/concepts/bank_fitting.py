@@ -21,6 +21,21 @@ from ierf.store import StoredLayer
 
 _CLASSES = 1 << 32
 """More than there are."""
+EXEMPLARS = 10
+PER_CHANNEL = 8
+"""Concepts for each channel (Sec. VI-A1)."""
+LEAST_PFVS = 3
+"""PFVs for each concept at least; the paper has three in its deepest layers (50 000 PFVs, 16 384 concepts)."""
+L0_RATIO = 0.996
+"""Of the codes that λ is chosen for: the mean of Table III for bisecting k-means."""
+_LEAST_ACTIVE = 0.5
+"""Concepts of a PFV, on average."""
+_FOR_LAMBDA = 512
+"""PFVs that λ is chosen with."""
+_AT_ONCE = 512
+"""PFVs that are coded at once."""
+FitProgress = Callable[[str, str], None]
+"""Called with a layer and what is done with it now."""
 
 
 class Occurrence:
@@ -80,26 +95,8 @@ class Occurrence:
         return ClassShares(starts, classes[order].int(), shares[order].float())
 
 
-EXEMPLARS = 10
-PER_CHANNEL = 8
-"""Concepts for each channel (Sec. VI-A1)."""
-LEAST_PFVS = 3
-"""PFVs for each concept at least; the paper has three in its deepest layers (50 000 PFVs, 16 384 concepts)."""
-L0_RATIO = 0.996
-"""Of the codes that λ is chosen for: the mean of Table III for bisecting k-means."""
-_LEAST_ACTIVE = 0.5
-"""Concepts of a PFV, on average."""
-_FOR_LAMBDA = 512
-"""PFVs that λ is chosen with."""
-_AT_ONCE = 512
-"""PFVs that are coded at once."""
-
-Progress = Callable[[str, str], None]
-"""Called with a layer and what is done with it now."""
-
-
 def fit_layer(
-    stored: StoredLayer, predictions: Int[np.ndarray, " I"], settings: FitSettings, progress: Progress
+    stored: StoredLayer, predictions: Int[np.ndarray, " I"], settings: FitSettings, progress: FitProgress
 ) -> LayerConcepts:
     """The concepts of a layer, their exemplars, λ, and how they occur. `predictions` are the classes of all images."""
     progress(stored.name, "finding concepts")

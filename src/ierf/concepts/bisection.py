@@ -10,6 +10,8 @@ from torch import Tensor
 
 from ierf.concepts.two_means import Directions, halve, scrambled
 
+_UNKNOWN, _SPLIT, _WHOLE = range(3)
+
 
 @dataclass(frozen=True, eq=False)
 class Tree:
@@ -44,9 +46,6 @@ class Tree:
         """The leaves, from left to right, of the tree that the first `count − 1` splits made."""
         nodes = np.setdiff1d(np.arange(2 * count - 1), self.split_nodes[: count - 1])
         return nodes[np.argsort(self.starts[nodes])]
-
-
-_UNKNOWN, _SPLIT, _WHOLE = range(3)
 
 
 def grow(directions: Directions, n_leaves: int, seed: int, max_iter: int, tol: float) -> tuple[Tree, Int[Tensor, " N"]]:

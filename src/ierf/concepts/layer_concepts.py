@@ -13,7 +13,11 @@ from torch.nn import functional as F
 from ierf.concepts.codes import Codes
 from ierf.concepts.sparse_coding import lasso
 from ierf.errors import IerfError
+from ierf.model.following import Values
 from ierf.model.loading.extras import extra
+
+ShiftFrom = Literal["batch-norm", "zero", "mean", "extractor"]
+"""Where a shift comes from: μ_BN; nothing to subtract; the mean PFV of the store; the extractor's own."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,10 +45,6 @@ class ConceptTree:
             found.append(node)
             node = int(self.parents[node])
         return found
-
-
-ShiftFrom = Literal["batch-norm", "zero", "mean", "extractor"]
-"""Where a shift comes from: μ_BN; nothing to subtract; the mean PFV of the store; the extractor's own."""
 
 
 class ClassShares(NamedTuple):
@@ -76,7 +76,7 @@ class LayerConcepts:
     """λ of the Lasso that codes PFVs."""
     positive: bool
     """Whether coefficients are non-negative."""
-    values: Literal["pre-activation", "output"]
+    values: Values
     """What the PFVs are: before the layer's last activation, or behind."""
     map: tuple[int, ...]
     prefix_tokens: int | None

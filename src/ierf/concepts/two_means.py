@@ -11,23 +11,28 @@ from torch.nn.functional import normalize
 from ierf.muted import muted
 
 GOLDEN, _FIRST, _SECOND = (n - (1 << 64) for n in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB))
+_AT_ONCE = 1 << 10
+"""Rows that are held in float64 at once."""
+_TIE = 2.0**-20
+"""Directions whose distance `1 − cos` is less are the same, and products that are no larger are no side."""
+_ROUNDING = 1e-5
+"""More than what rounding makes of a product of vectors no longer than 2."""
 
 
 def scrambled(keys: Int[Tensor, "*shape"]) -> Int[Tensor, "*shape"]:
-    """Numbers that look random, from any numbers, modulo 2⁶⁴ (int64 holds them, half of them as negative ones)."""
+    """SplitMix64 (Steele, Lea and Flood 2014): numbers that look random and belong to a place rather than to a turn.
+
+    From any numbers, modulo 2⁶⁴ (int64 holds them, half of them as negative ones).
+    """
     mixed = keys + GOLDEN
-    mixed = (mixed ^ shifted(mixed, 30)) * _FIRST
-    mixed = (mixed ^ shifted(mixed, 27)) * _SECOND
-    return mixed ^ shifted(mixed, 31)
+    mixed = (mixed ^ moved_right(mixed, 30)) * _FIRST
+    mixed = (mixed ^ moved_right(mixed, 27)) * _SECOND
+    return mixed ^ moved_right(mixed, 31)
 
 
-def shifted(numbers: Int[Tensor, "*shape"], bits: int) -> Int[Tensor, "*shape"]:
+def moved_right(numbers: Int[Tensor, "*shape"], bits: int) -> Int[Tensor, "*shape"]:
     """The 64 bits moved right, with zeros from the left."""
     return (numbers >> bits) & ((1 << (64 - bits)) - 1)
-
-
-_AT_ONCE = 1 << 10
-"""Rows that are held in float64 at once."""
 
 
 def row_products(
@@ -75,9 +80,6 @@ def sums(
     return found, added
 
 
-_AT_ONCE = 1 << 10
-
-
 @dataclass(frozen=True, eq=False)
 class Directions:
     """`(x − shift) / ‖x − shift‖` of each row."""
@@ -112,12 +114,6 @@ class Directions:
         places = torch.searchsorted(found, groups)
         total = scaled.new_zeros(len(found)).index_add_(0, places, scaled)
         return found, added - total[:, None] * self.shift.double()
-
-
-_TIE = 2.0**-20
-"""Directions whose distance `1 − cos` is less are the same, and products that are no larger are no side."""
-_ROUNDING = 1e-5
-"""More than what rounding makes of a product of vectors no longer than 2."""
 
 
 @dataclass(frozen=True)
@@ -178,7 +174,7 @@ def halve(
 def _exponential(keys: Int[Tensor, " M"], rows: Int[Tensor, " P"], clusters: Int[Tensor, " P"]) -> Float[Tensor, " P"]:
     """`−log u` of each row, with u in (0, 1) from the row-th number of SplitMix64 begun at the cluster's key."""
     mixed = scrambled(keys[clusters] + rows * GOLDEN)
-    return -((shifted(mixed, 11).double() + 0.5) * 2.0**-53).log()
+    return -((moved_right(mixed, 11).double() + 0.5) * 2.0**-53).log()
 
 
 def _smallest(values: Float[Tensor, " P"], clusters: Int[Tensor, " P"], count: int) -> Int[Tensor, " M"]:

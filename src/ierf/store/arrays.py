@@ -22,6 +22,7 @@ _ZSTD = b"\x28\xb5\x2f\xfd"
 
 METADATA = "zarr.json"
 """The file in a folder of Zarr that says what the folder holds."""
+Rows = int | slice | Int[np.ndarray, " R"] | list[int]
 
 
 @dataclass(frozen=True)
@@ -177,9 +178,6 @@ def _agrees(name: str, found: Any, expected: Any) -> bool:
 def _short(value: Any) -> str:
     text = json.dumps(value)
     return text if len(text) <= 80 else f"{text[:79]}…"
-
-
-Rows = int | slice | Int[np.ndarray, " R"] | list[int]
 
 
 class Column:

@@ -52,6 +52,11 @@ CHUNK_BYTES = 1 << 24
 
 Shifts = dict[str, Float[np.ndarray, " C"]]
 """μ_BN of the layers that have one."""
+_MOST_READERS = 4
+Progress = Callable[[int, int], None]
+"""Called with the number of images that are done, and of all that this run has to do."""
+Photo = tuple[int, Float[Tensor, "3 H W"] | IerfError]
+"""Index and pixels of a photograph, or why it cannot be read."""
 
 
 def found_shifts(model: VisionModel, found: Sequence[Site]) -> Shifts:
@@ -144,14 +149,6 @@ def _sampling(settings: Settings) -> dict[str, Any]:
     """As the manifest has it; stores from before prefix tokens were kept say nothing of them."""
     kept = {"prefix_tokens": True} if settings.prefix_tokens else {}
     return {"kind": settings.sampling, "per_image": settings.per_image, "seed": settings.seed, **kept}
-
-
-_MOST_READERS = 4
-
-Progress = Callable[[int, int], None]
-"""Called with the number of images that are done, and of all that this run has to do."""
-Photo = tuple[int, Float[Tensor, "3 H W"] | IerfError]
-"""Index and pixels of a photograph, or why it cannot be read."""
 
 
 @dataclass

@@ -16,6 +16,11 @@ import torch
 from ierf.errors import IerfError
 from ierf.typed import FieldError, parsed
 
+RECORDS = "collection"
+"""The folder, in that of a store, of what is not Zarr: the plan, the images' names, the markers of blocks, locks."""
+WRITER = ".writer"
+"""How the name of a writer's lock begins, outside of stores."""
+
 
 def write(path: Path, content: bytes) -> None:
     """Put `content` at `path`, all of it or nothing, over what was there; on return it is on the disk.
@@ -119,12 +124,6 @@ def wait_for_all() -> None:
 
 def _distributed() -> bool:
     return torch.distributed.is_available() and torch.distributed.is_initialized()
-
-
-RECORDS = "collection"
-"""The folder, in that of a store, of what is not Zarr: the plan, the images' names, the markers of blocks, locks."""
-WRITER = ".writer"
-"""How the names of such files begin, outside of stores."""
 
 
 @contextmanager

@@ -23,6 +23,8 @@ from ierf.store.layout import IMAGE_ARRAYS, NAMES
 from ierf.store.plan import Plan
 from ierf.typed import parsed
 
+T = TypeVar("T")
+
 
 class Images(Protocol):
     """Photographs in a fixed order."""
@@ -85,9 +87,6 @@ class First:
 
     def read(self, index: int) -> Image.Image:
         return self._images.read(index)
-
-
-T = TypeVar("T")
 
 
 def read_ahead(

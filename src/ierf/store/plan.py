@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from ierf.errors import IerfError, UnknownNameError
+from ierf.model.following import Values
 from ierf.model.preprocess import Preprocess
 from ierf.store.sampling import SAMPLINGS, Sampling
 from ierf.typed import FieldError, typed
@@ -17,7 +18,6 @@ PLAIN = 1
 _OPTIONAL = ("shift", "prefix_rows")
 """Of a layer's plan: left out where they say nothing."""
 
-Values = Literal["pre-activation", "output"]
 PFVType = Literal["float16", "float32"]
 Compute = Literal["float32", "bfloat16"]
 

@@ -11,6 +11,12 @@ from torch import Tensor
 
 Sampling = Literal["relevance", "uniform", "all"]
 SAMPLINGS: tuple[str, ...] = get_args(Sampling)
+NO_ROW = -1
+"""The row of a token that is no patch; its column is its place in the sequence."""
+ZERO = 128
+"""The byte that stands for 0."""
+_LEVELS = 127
+_USUAL_SIDE = 64
 
 
 def draw(weights: Float[np.ndarray, " P"], count: int, key: str) -> Int[np.ndarray, " count"]:
@@ -23,10 +29,6 @@ def draw(weights: Float[np.ndarray, " P"], count: int, key: str) -> Int[np.ndarr
     positive = weights > 0
     score = np.log(weights, where=positive, out=np.zeros(len(weights))) + random.gumbel(size=len(weights))
     return np.lexsort((-score, ~positive))[:count]
-
-
-NO_ROW = -1
-"""The row of a token that is no patch; its column is its place in the sequence."""
 
 
 def stored_positions(
@@ -52,12 +54,6 @@ def position_of(stored: Int[np.ndarray, " axes"]) -> tuple[int, ...]:
 def token_name(index: int) -> str:
     """What a token in front of the patches is called: the first one "class token"."""
     return f"prefix token {index}" if index else "class token"
-
-
-ZERO = 128
-"""The byte that stands for 0."""
-_LEVELS = 127
-_USUAL_SIDE = 64
 
 
 def reduced_size(size: tuple[int, int], side: int | None) -> tuple[int, int]:

@@ -12,6 +12,9 @@ from torch import Tensor, distributed
 
 from ierf.concepts.sae.sparse_codes import SparseCodes
 
+_TINY = 1e-20
+"""Keeps 0/0 from being NaN where all samples are the same."""
+
 
 def ranks() -> int:
     """How many processes train together."""
@@ -19,7 +22,10 @@ def ranks() -> int:
 
 
 def total(part: Tensor) -> Tensor:
-    """The sum of all ranks' parts, with the gradient of one's own."""
+    """The sum of all ranks' parts, with the gradient of one's own.
+
+    What a rank's backward pass gives is then its part of the gradient of the whole loss; parts add up too.
+    """
     if ranks() == 1:
         return part
     summed: Tensor = _Total.apply(part)  # type: ignore[no-untyped-call]
@@ -52,10 +58,6 @@ class _Total(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> Tensor:
         return gradients[0]
-
-
-_TINY = 1e-20
-"""Keeps 0/0 from being NaN where all samples are the same."""
 
 
 def mean_squared_error(x: Float[Tensor, "N C"], x_hat: Float[Tensor, "N C"]) -> Float[Tensor, ""]:

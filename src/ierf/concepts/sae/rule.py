@@ -1,4 +1,4 @@
-"""What a kind of sparse autoencoder has to say."""
+"""What a kind of sparse autoencoder has to say: `z = σ(W_e (x − b_in) + b_e)` and its loss (Eq. 8–9)."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass

@@ -15,6 +15,15 @@ from ierf.concepts.sae.rule import ALL, Objective, Rule, Stage, Weights, best, l
 from ierf.concepts.sae.sparse_codes import SparseCodes, encoded
 from ierf.errors import IerfError
 
+_MEMORY = 0.99
+"""Of the running mean of the threshold, per step."""
+_GUESS = 0.8
+"""Share of the last threshold above which the next one is looked for first."""
+_HALVINGS = 4
+"""Default prefixes: K/16, K/8, K/4, K/2, K."""
+_SMALLEST = 1 / 64
+"""Of random prefixes, as a share of K."""
+
 
 class TopK(Rule):
     """z = ReLU(TopK(W_e (x − b_d) + b_e)), x̂ = W_d z + b_d, FVU + α·AuxK (Gao 2024, arXiv 2406.04093).
@@ -71,12 +80,6 @@ class TopK(Rule):
         return self.aux * auxk(x, x_hat, pre, weights.decoder[dead], self.k_aux)
 
 
-_MEMORY = 0.99
-"""Of the running mean of the threshold, per step."""
-_GUESS = 0.8
-"""Share of the last threshold above which the next one is looked for first."""
-
-
 class BatchTopK(TopK):
     """In training the N·k largest of N·K pre-activations; at inference those above θ (Bussmann 2024, arXiv 2412.06410).
 
@@ -112,12 +115,6 @@ class BatchTopK(TopK):
         everywhere = count * ranks()
         above = pre[pre > 0]
         return best(gathered(best(above, everywhere)), everywhere).amin().clamp_min(0)
-
-
-_HALVINGS = 4
-"""Default prefixes: K/16, K/8, K/4, K/2, K."""
-_SMALLEST = 1 / 64
-"""Of random prefixes, as a share of K."""
 
 
 class Matryoshka(BatchTopK):

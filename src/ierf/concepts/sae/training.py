@@ -19,15 +19,15 @@ from ierf.concepts.sae.rule import Objective, Stage
 from ierf.concepts.sae.shuffle_buffer import Position, mixed
 from ierf.concepts.sae.sources import Source
 from ierf.errors import IerfError, UnknownNameError
-from ierf.store import differences, only_writer, wait_for_all, write
+from ierf.store import Compute, differences, only_writer, wait_for_all, write
 from ierf.typed import FieldError, parsed, typed
 
 Schedule = Literal["cosine", "constant"]
-Compute = Literal["float32", "bfloat16"]
 
 _DEAD_AFTER = 10_000_000
 _RAMP = 0.05
 """Share of the steps in which sparsity penalties rise to their value."""
+CHECKPOINT = "checkpoint.safetensors"
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,6 @@ class Training:
     def ramp(self, step: int, steps: int) -> float:
         """What sparsity penalties are multiplied with in a step."""
         return min(1.0, (step + 1) / max(1.0, _RAMP * steps))
-
-
-CHECKPOINT = "checkpoint.safetensors"
 
 
 @dataclass(frozen=True)
