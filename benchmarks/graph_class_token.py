@@ -30,8 +30,7 @@ from ierf.graph.building.encoding import residual_share
 from ierf.graph.building.layer_edges import random_concepts
 from ierf.graph.elements import SIGNIFICANT
 from ierf.model import Section, VisionModel
-from ierf.store.data import open_images
-from ierf.store.positions import NO_ROW
+from ierf.store import NO_ROW, open_images
 
 KEEP = 0.8
 COLUMNS = ("class token", "patches", "logit X", "X̂", "token kept", "token alone", "residual")

@@ -18,7 +18,7 @@ import torch
 import ierf
 from ierf.concepts import ConceptBank
 from ierf.graph import encode, important_concepts, intervene
-from ierf.store.data import open_images
+from ierf.store import open_images
 
 
 def drop(model: ierf.VisionModel, bank: ConceptBank, x: torch.Tensor, layer: str, concepts: Sequence[int]) -> float:

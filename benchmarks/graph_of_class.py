@@ -23,7 +23,7 @@ import ierf
 from ierf.concepts import ConceptBank
 from ierf.graph import ConceptGraph, encode
 from ierf.graph.building.layer_attribution import STEPS, Attributor, importances
-from ierf.store.data import open_images
+from ierf.store import open_images
 
 TOP = 5
 

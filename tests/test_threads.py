@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ierf.concepts.kmeans.segments import row_products
+from ierf.concepts.two_means import row_products
 from ierf.files import write
 from ierf.model import read_image
 from ierf.muted import muted

@@ -11,7 +11,7 @@ from ierf.cafe import build_index, evidence, latent_curves
 from ierf.errors import UnknownNameError
 from ierf.experiments import Results
 from ierf.experiments.concepts.cafe import CafeSettings, cafe, chosen, thirds
-from ierf.store.data import open_images
+from ierf.store import open_images
 
 SETTINGS = CafeSettings(("attnlrp", "activation", "random"), latents=4, images=2, points=4)
 

@@ -6,7 +6,7 @@ from support.transformers import autoencoder, codes_by_hook, latent_layer, photo
 from torch import Tensor, nn
 
 from ierf.cafe import METHODS, LatentLayer, evidence, latent_curves
-from ierf.cafe.evidence import on_grid
+from ierf.cafe.latents import on_grid
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import Preprocess, VisionModel
 

@@ -15,14 +15,13 @@ from support.damage import silent
 from support.transformers import LAYER, autoencoder, codes_by_hook, latent_layer, model, photographs, prepared
 
 from ierf.cafe import LatentIndex, build_index
-from ierf.cafe.kept import Kept, collision_entropy
-from ierf.cafe.peaks import numbered, of_codes, peaks
+from ierf.cafe.top_examples import TopExamples, collision_entropy, max_activations, numbered, of_codes
 from ierf.concepts import SAE
-from ierf.concepts.sae.rules import RULES
+from ierf.concepts.sae.variants import RULES
 from ierf.errors import IerfError, UnknownNameError
 from ierf.experiments.cost import explanations
 from ierf.model import capture
-from ierf.store.data import open_images
+from ierf.store.photographs import open_images
 
 PARTS = [slice(1, 10), slice(0, 1)]
 
@@ -174,7 +173,7 @@ def test_a_process_that_is_killed_and_resumed_ends_with_the_same_bytes(tmp_path:
 
 
 def test_the_sample_is_uniform_over_photographs_that_activate() -> None:
-    kept, drawn = Kept.empty(200, 2, 5, 1), torch.zeros(20)
+    kept, drawn = TopExamples.empty(200, 2, 5, 1), torch.zeros(20)
     generator = torch.Generator().manual_seed(0)
     active = (torch.arange(20) % 2 == 0).float()[:, None, None].expand(-1, 1, 200)
     for part in (slice(0, 7), slice(7, 20)):
@@ -198,7 +197,7 @@ def test_peaks_bound_all_codes_and_maps_are_exact(kind: str, bfloat16: bool) -> 
     sae = trained(kind)
     pfvs = capture(layer.model, prepared(layer, photographs()), [LAYER])[LAYER].pfvs.detach()
     codes = sae.encode(pfvs.flatten(0, 1)).detach().view(11, 10, 16)
-    for part, found in zip(PARTS, peaks(sae, pfvs, PARTS, bfloat16), strict=True):
+    for part, found in zip(PARTS, max_activations(sae, pfvs, PARTS, bfloat16), strict=True):
         expected = codes[:, part].amax(1)
         exact = not (bfloat16 and sae.rule.pointwise)
         torch.testing.assert_close(found.values, expected, rtol=1e-4 if exact else 0.5, atol=1e-4 if exact else 0.2)

@@ -15,7 +15,7 @@ from support.banks import LABELS, TwoLayers, small_model, small_store
 from torch.nn import functional as F
 
 import ierf
-from ierf.concepts import BisectingSphericalKMeans, ConceptBank, hub, lasso
+from ierf.concepts import BisectingSphericalKMeans, ConceptBank, bank_files, lasso
 from ierf.concepts.bank_fitting import usual_shift
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import Preprocess
@@ -294,8 +294,8 @@ def test_published_and_fetched(store: PFVStore, tmp_path: Path, monkeypatch: pyt
                 raise OSError(f"404: no {name}\nat {revision}")
             return str(served / name)
 
-    monkeypatch.setattr(hub, "extra", lambda module, name: StandIn)
-    monkeypatch.setattr(hub, "hub", _open)
+    monkeypatch.setattr(bank_files, "extra", lambda module, name: StandIn)
+    monkeypatch.setattr(bank_files, "hub", _open)
     bank = fit(store, layers=["act2"])
     assert bank.push("someone/concepts") == "hf:someone/concepts"
     assert str(store.path) not in (served / "someone/concepts/bank.json").read_text()

@@ -5,9 +5,8 @@ import torch
 from torch.nn import functional as F
 
 from ierf.concepts import Codes, ConceptTree
-from ierf.concepts.layer_concepts import relevance_shares
-from ierf.concepts.matching import match_concepts
-from ierf.concepts.occurrence import Occurrence
+from ierf.concepts.bank_fitting import Occurrence
+from ierf.concepts.layer_concepts import match_concepts, relevance_shares
 from ierf.errors import IerfError
 
 

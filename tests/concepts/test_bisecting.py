@@ -9,8 +9,7 @@ from support.concepts_by_hand import bisect
 from torch import Tensor
 
 from ierf.concepts import EXTRACTORS, BisectingSphericalKMeans, make_extractor
-from ierf.concepts.kmeans.directions import Directions
-from ierf.concepts.kmeans.halves import halve
+from ierf.concepts.two_means import Directions, halve
 from ierf.errors import IerfError
 
 

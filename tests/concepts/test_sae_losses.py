@@ -5,11 +5,10 @@ import torch
 from torch import Tensor
 
 from ierf.concepts.sae import SAE
-from ierf.concepts.sae.active import Active, encoded
 from ierf.concepts.sae.losses import auxk, l1, mean_squared_error, nested, unexplained, variance, weighted_l1
-from ierf.concepts.sae.rules import Stage
-from ierf.concepts.sae.rules.jumprelu import jump_relu, steps_above
-from ierf.concepts.sae.rules.rule import largest
+from ierf.concepts.sae.rule import Stage, largest
+from ierf.concepts.sae.sparse_codes import SparseCodes, encoded
+from ierf.concepts.sae.variants import jump_relu, steps_above
 
 X = torch.tensor([[1.0, 2.0], [3.0, -2.0]], dtype=torch.float64)
 NOBODY = torch.zeros(6, dtype=torch.bool)
@@ -125,7 +124,7 @@ def test_sparse_gradients_are_those_of_dense_products(kind: str) -> None:
 def test_sparse_codes_are_dense_ones_without_zeros() -> None:
     dense = random(7, 5).relu()
     dense[2] = 0
-    codes = Active.of_mask(dense > 0, dense)
+    codes = SparseCodes.of_mask(dense > 0, dense)
     decoder = random(5, 3, seed=1)
     assert torch.equal(codes.dense(), dense)
     torch.testing.assert_close(codes.decode(decoder), dense @ decoder)
@@ -133,7 +132,7 @@ def test_sparse_codes_are_dense_ones_without_zeros() -> None:
     assert codes.counts().tolist() == (dense > 0).sum(0).tolist()
     weights, bias, x = random(5, 4, seed=2).requires_grad_(), random(5, seed=3).requires_grad_(), random(7, 4, seed=4)
     pre = x @ weights.T + bias
-    values = encoded(Active.of_mask(dense > 0, pre.detach()), x, weights, bias)
+    values = encoded(SparseCodes.of_mask(dense > 0, pre.detach()), x, weights, bias)
     cotangent = random(len(values.values), seed=5)
     for parameter in (weights, bias):
         expected = gradient((pre[dense > 0] * cotangent).sum(), parameter)
@@ -149,7 +148,7 @@ def test_the_smallest_kept_value_is_exact_whatever_the_guess() -> None:
 
 def test_nested_reconstructions_by_dense_products() -> None:
     x, dense, decoder, bias = random(9, 4), random(9, 6, seed=1).relu(), random(6, 4, seed=2), random(4, seed=3)
-    loss, x_hat = nested(x, Active.of_mask(dense > 0, dense), decoder, bias, [1, 3, 6], [0.5, 0.25, 0.25])
+    loss, x_hat = nested(x, SparseCodes.of_mask(dense > 0, dense), decoder, bias, [1, 3, 6], [0.5, 0.25, 0.25])
     parts = [unexplained(x, dense[:, :m] @ decoder[:m] + bias) for m in (1, 3, 6)]
     torch.testing.assert_close(loss, 0.5 * parts[0] + 0.25 * parts[1] + 0.25 * parts[2])
     torch.testing.assert_close(x_hat, dense @ decoder + bias)

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 
 from ierf.concepts import EXTRACTORS, SAE, make_extractor
 from ierf.concepts.sae import Training
-from ierf.concepts.sae.rules import RULES
+from ierf.concepts.sae.variants import RULES
 from ierf.errors import IerfError, UnknownNameError
 
 SHORT = Training(samples=3000, batch=100, buffer=500)

@@ -7,7 +7,7 @@ from support.small_bank import CHANNELS, Linear, SmallBank, SmallConcepts, bank,
 from torch.nn.functional import cosine_similarity
 
 import ierf
-from ierf.concepts.lasso import lasso
+from ierf.concepts.sparse_coding import lasso
 from ierf.errors import IerfError
 from ierf.graph import (
     ConceptFacts,

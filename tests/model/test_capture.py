@@ -8,8 +8,8 @@ from torch import Tensor, nn
 import ierf
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import capture, patched
-from ierf.store.clock import Clock
-from ierf.store.evidence import collect_batch, sites
+from ierf.store import Clock
+from ierf.store.batch_collection import collect_batch, sites
 from ierf.store.plan import Settings
 
 

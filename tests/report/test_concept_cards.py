@@ -13,7 +13,7 @@ from support.banks import layer
 
 import ierf
 from ierf.concepts import ConceptBank
-from ierf.concepts.bank_plan import BankPlan, StoreRecord
+from ierf.concepts.bank_files import BankPlan, StoreRecord
 from ierf.report.concepts import chosen, save_concepts
 
 

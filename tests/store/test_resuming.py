@@ -24,8 +24,7 @@ import ierf
 from ierf.errors import IerfError
 from ierf.store import PFVStore, Settings, Shard, collect, problems
 from ierf.store import files as store_files
-from ierf.store.files import write
-from ierf.store.lock import writing
+from ierf.store.files import write, writing
 
 Photos = Callable[..., Path]
 

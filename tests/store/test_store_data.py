@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from ierf.errors import IerfError
-from ierf.store.data import First, open_images
+from ierf.store.photographs import First, open_images
 
 
 def picture(value: int) -> Image.Image:

@@ -19,8 +19,8 @@ from ierf.concepts.sae import SAE, InMemory, Training, train
 from ierf.errors import IerfError
 from ierf.model import Preprocess
 from ierf.store import PFVStore
-from ierf.store import lock as locks
-from ierf.store.lock import WRITER, only_writer
+from ierf.store import files as locks
+from ierf.store.files import WRITER, only_writer
 
 SECOND = rf"another process is writing to .* \(process {os.getpid()} on {socket.gethostname()}\); wait for it"
 

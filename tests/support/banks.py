@@ -10,7 +10,7 @@ from torch import Tensor, manual_seed, nn
 
 import ierf
 from ierf.concepts import ClassShares, ConceptBank, ConceptTree, LayerConcepts
-from ierf.concepts.bank_plan import BankPlan, StoreRecord
+from ierf.concepts.bank_files import BankPlan, StoreRecord
 from ierf.model import Preprocess
 from ierf.store import PFVStore
 

@@ -11,8 +11,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ierf.concepts.codes import Codes
-from ierf.concepts.lasso import lasso
 from ierf.concepts.layer_concepts import ClassShares
+from ierf.concepts.sparse_coding import lasso
 from ierf.errors import IerfError
 from ierf.model import Preprocess, VisionModel
 

@@ -1,10 +1,10 @@
 """CAFE: latents of sparse autoencoders, and the pixels that drive them (arXiv 2605.00474, Sec. V)."""
 
 from ierf.cafe import nonlocality
-from ierf.cafe.curves import LatentCurves, latent_curves
-from ierf.cafe.evidence import METHODS, evidence, ierfs
-from ierf.cafe.index import Example, IndexedLayer, LatentIndex, build_index
-from ierf.cafe.layer import KINDS, Kind, LatentLayer
+from ierf.cafe.building import add_batch, build_index, empty
+from ierf.cafe.index import Example, IndexedLayer, LatentIndex
+from ierf.cafe.latents import KINDS, METHODS, Kind, LatentLayer, evidence, ierfs, on_grid
+from ierf.cafe.nonlocality import LatentCurves, latent_curves
 
 __all__ = [
     "KINDS",
@@ -15,9 +15,12 @@ __all__ = [
     "LatentCurves",
     "LatentIndex",
     "LatentLayer",
+    "add_batch",
     "build_index",
+    "empty",
     "evidence",
     "ierfs",
     "latent_curves",
     "nonlocality",
+    "on_grid",
 ]

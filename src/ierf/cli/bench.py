@@ -190,9 +190,9 @@ def cafe(
 ) -> None:
     """The iERF of a latent against forward + gradient, and an index of all latents against a forward pass."""
     from ierf.cafe import LatentLayer
-    from ierf.concepts.sae.folders import saved_autoencoders, trained_values
+    from ierf.concepts.sae import saved_autoencoders, trained_values
     from ierf.experiments.cost.explanations import cafe_costs
-    from ierf.store.data import First, open_images
+    from ierf.store import First, open_images
 
     if threads is not None:
         torch.set_num_threads(threads)

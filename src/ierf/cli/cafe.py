@@ -51,9 +51,9 @@ def cafe(
     """
     from ierf.attribution import METHODS, usual_method
     from ierf.cafe import LatentLayer, build_index
-    from ierf.concepts.sae.folders import saved_autoencoders, trained_values
+    from ierf.concepts.sae import saved_autoencoders, trained_values
     from ierf.report.latents import latent_card, latents_sheet, save_latents
-    from ierf.store.data import First, open_images
+    from ierf.store import First, open_images
 
     vision_model = load(model, device)
     way = method or usual_method(vision_model)

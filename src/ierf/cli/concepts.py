@@ -13,9 +13,8 @@ from rich.table import Table
 from rich.text import Text
 
 from ierf.cli.app import Device, names_of, one_of, out, progress_bar, say, say_path
-from ierf.concepts import ConceptBank
+from ierf.concepts import ConceptBank, match_concepts
 from ierf.concepts.bank_fitting import L0_RATIO
-from ierf.concepts.matching import match_concepts
 from ierf.errors import IerfError
 from ierf.experiments.concepts.extractors import ALIKE
 from ierf.model import VisionModel, load

@@ -278,8 +278,8 @@ def cafe(
         ierf evaluate cafe --model bundled:vit-tiny --sae saes --index latents/index --latents 20 --images 2
     """
     from ierf.cafe import LatentIndex
-    from ierf.concepts.sae.folders import saved_autoencoders
-    from ierf.store.data import open_images
+    from ierf.concepts.sae import saved_autoencoders
+    from ierf.store import open_images
 
     settings = CafeSettings(
         tuple(names_of(methods) or DEFAULT), latents=latents, images=images, points=points, seed=seed

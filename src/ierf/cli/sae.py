@@ -27,9 +27,18 @@ from ierf.cli.app import (
     say,
     say_path,
 )
-from ierf.concepts.sae import SAE, FromModel, FromStore, Metrics, Source, Training, train
-from ierf.concepts.sae.checkpoint import FILE
-from ierf.concepts.sae.folders import saved_autoencoders, trained_values
+from ierf.concepts.sae import (
+    CHECKPOINT,
+    SAE,
+    FromModel,
+    FromStore,
+    Metrics,
+    Source,
+    Training,
+    saved_autoencoders,
+    train,
+    trained_values,
+)
 from ierf.errors import IerfError
 from ierf.model import load
 from ierf.store import PFVStore
@@ -160,7 +169,7 @@ def evaluate(
     ] = False,
     limit: Limit = None,
     save: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Also write the numbers as JSON.")
+        Path | None, typer.Option("--out", "-o", metavar="CHECKPOINT", help="Also write the numbers as JSON.")
     ] = None,
     device: Device = "cpu",
 ) -> None:
@@ -210,7 +219,7 @@ def show(
     latent: Annotated[list[int] | None, typer.Option(metavar="N", help="A latent; default: ten at random.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Photographs of each latent.")] = 10,
     seed: Annotated[int, typer.Option(help="Of the choice.")] = 0,
-    save: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The picture to write.")] = Path(
+    save: Annotated[Path, typer.Option("--out", "-o", metavar="CHECKPOINT", help="The picture to write.")] = Path(
         "latents.png"
     ),
     model: Model = DEFAULT_MODEL,
@@ -255,7 +264,7 @@ def _train(saes: dict[str, SAE], source: Source, settings: Training, folder: Pat
         try:
             history = train(saes, source, settings, folder, save_every=save_every, report=report)
         except KeyboardInterrupt:
-            kept = (folder / FILE).exists()
+            kept = (folder / CHECKPOINT).exists()
             complain(
                 f"interrupted; the last checkpoint is in {str(folder)!r}, and the same command goes on from it"
                 if kept

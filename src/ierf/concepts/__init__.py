@@ -1,21 +1,23 @@
 """Concepts: directions in a layer's PFVs, how to find them and how to write PFVs with them."""
 
 from ierf.concepts.bank import ConceptBank
-from ierf.concepts.codes import Codes
-from ierf.concepts.dictionary import DictionaryLearning
-from ierf.concepts.extractor import EXTRACTORS, Extractor, make_extractor
+from ierf.concepts.bank_fitting import L0_RATIO, PER_CHANNEL, concept_count, usual_shift
+from ierf.concepts.bank_pictures import webp
+from ierf.concepts.codes import Codes, LassoCodes
+from ierf.concepts.extractor import Extractor, Shift, shift_vector
+from ierf.concepts.extractors import EXTRACTORS, make_extractor
 from ierf.concepts.kmeans import BisectingSphericalKMeans
-from ierf.concepts.lasso import LassoCodes, choose_lam, lasso, lasso_path
-from ierf.concepts.layer_concepts import ClassShares, LayerConcepts
-from ierf.concepts.nmf import NMF
-from ierf.concepts.pca import PCA
+from ierf.concepts.layer_concepts import ClassShares, ConceptTree, LayerConcepts, Matching, match_concepts
+from ierf.concepts.matrix_factors import NMF, PCA, DictionaryLearning
 from ierf.concepts.sae import SAE
-from ierf.concepts.tree import ConceptTree
+from ierf.concepts.sparse_coding import choose_lam, lasso, lasso_path
 
 __all__ = [
     "EXTRACTORS",
+    "L0_RATIO",
     "NMF",
     "PCA",
+    "PER_CHANNEL",
     "SAE",
     "BisectingSphericalKMeans",
     "ClassShares",
@@ -26,8 +28,15 @@ __all__ = [
     "Extractor",
     "LassoCodes",
     "LayerConcepts",
+    "Matching",
+    "Shift",
     "choose_lam",
+    "concept_count",
     "lasso",
     "lasso_path",
     "make_extractor",
+    "match_concepts",
+    "shift_vector",
+    "usual_shift",
+    "webp",
 ]

@@ -1,28 +1,22 @@
-"""The concept bank: concepts of several layers, with what makes them readable."""
+"""The concept bank (arXiv 2605.00474, Sec. VI-A1): concepts of several layers, with what makes them readable."""
 
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import torch
 from PIL import Image
 from torch import nn
 
 from ierf.concepts import bank_files as files
-from ierf.concepts import hub
-from ierf.concepts.bank_fitting import L0_RATIO, FitSettings, Progress, fit_layer
-from ierf.concepts.bank_pictures import SIDE, crops, has_pictures, read_pictures, write_pictures
-from ierf.concepts.bank_plan import BankPlan, StoreRecord
+from ierf.concepts.bank_files import BankPlan
+from ierf.concepts.bank_fitting import L0_RATIO, FitProgress, fit_layer
+from ierf.concepts.bank_pictures import SIDE, crops, exemplar_pictures, has_pictures, write_pictures
 from ierf.concepts.layer_concepts import LayerConcepts
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import VisionModel, as_vision_model
-from ierf.store import PFVStore
-from ierf.store.lock import WRITER, only_writer
-from ierf.store.plan import differences
-from ierf.store.weights import weights_hash
+from ierf.store import PFVStore, differences, only_writer, weights_hash
 
 
 class ConceptBank:
@@ -48,7 +42,7 @@ class ConceptBank:
         model: VisionModel | nn.Module | None = None,
         path: str | Path | None = None,
         device: str = "cpu",
-        progress: Progress | None = None,
+        progress: FitProgress | None = None,
         **options: Any,
     ) -> "ConceptBank":
         """Find concepts in the PFVs of a store, layer by layer.
@@ -74,15 +68,15 @@ class ConceptBank:
             vision_model = as_vision_model(model)
             store.check_model(vision_model)
             labels = vision_model.labels
-        settings = FitSettings(extractor, options, n_concepts, seed, l0_ratio, positive, encoded, device)
-        plan = _planned(store, layers or store.layers, settings, labels)
+        settings = files.FitSettings(extractor, options, n_concepts, seed, l0_ratio, positive, encoded, device)
+        plan = files.planned(store, layers or store.layers, settings, labels)
         report = progress or _silent
         if path is None:
             found = {n: fit_layer(store.layer(n), store.predictions, settings, report) for n in plan.layers}
             return cls._of_store(plan, found, None, store)
         folder = Path(path)
         with only_writer(folder):
-            if not _begin(folder, plan):
+            if not files.begin(folder, plan):
                 for name in plan.layers:
                     if not files.layer_path(folder, name).exists():
                         files.write_layer(folder, fit_layer(store.layer(name), store.predictions, settings, report))
@@ -96,7 +90,7 @@ class ConceptBank:
         `store` is where the store lies now, if it was moved. Raises `IerfError` for a folder without a bank, a bank
         that is not complete, damaged or of a newer version, and for a store that is not the bank's.
         """
-        folder = hub.download(str(path)) if str(path).startswith(hub.PREFIX) else Path(path)
+        folder = files.download(str(path)) if str(path).startswith(files.PREFIX) else Path(path)
         if not (folder / files.MANIFEST).exists():
             raise IerfError(
                 f"the bank {str(path)!r} is not complete; `ierf concepts fit` with the same arguments finishes it"
@@ -192,18 +186,7 @@ class ConceptBank:
         model: VisionModel | nn.Module | None = None,
     ) -> list[list[Image.Image]]:
         """The same for several concepts of a layer; each photograph is read once."""
-        of_layer = self.layer(layer)
-        kept = of_layer.exemplars.shape[1]
-        places = [of_layer.concept(concept) * kept + i for concept in concepts for i in range(min(n, kept))]
-        try:
-            rows = of_layer.exemplars.flatten()[places].tolist()
-            found = dict(crops(self.store, layer, rows, side, model))
-        except IerfError:
-            if self.folder is None or not has_pictures(self.folder, layer):
-                raise
-            found = dict(enumerate(read_pictures(self.folder, layer, places)))
-        ordered = [found[place] for place in range(len(places))]
-        return [ordered[i * min(n, kept) : (i + 1) * min(n, kept)] for i in range(len(concepts))]
+        return exemplar_pictures(self.layer(layer), concepts, n, side, model, lambda: self.store, self.folder)
 
     def keep_pictures(self) -> None:
         """Put a crop of each exemplar into the bank's folder, where they are not yet; then it needs no store."""
@@ -221,7 +204,7 @@ class ConceptBank:
         """
         folder = Path(path)
         with only_writer(folder):
-            if _begin(folder, self.plan):
+            if files.begin(folder, self.plan):
                 raise IerfError(f"there is a bank at {str(path)!r} already; choose another folder")
             for name in self.layers:
                 files.write_layer(folder, self.layer(name))
@@ -231,7 +214,7 @@ class ConceptBank:
         return folder
 
     def push(self, name: str, pictures: bool = True) -> str:
-        """Publish the bank, without the address of its store, as the repository OWNER/NAME of the hub.
+        """Publish the bank, without the address of its store, as the repository OWNER/NAME of the files.
 
         Returns the address that `load` takes.
         """
@@ -241,7 +224,7 @@ class ConceptBank:
             public._store = self.store
         with TemporaryDirectory() as folder:
             public.save(Path(folder) / "bank", pictures)
-            return hub.upload(Path(folder) / "bank", name, f"Concepts of {self.plan.model['name']}")
+            return files.upload(Path(folder) / "bank", name, f"Concepts of {self.plan.model['name']}")
 
     def _write_pictures(self, folder: Path, name: str) -> None:
         rows = self.layer(name).exemplars.flatten().tolist()
@@ -249,66 +232,11 @@ class ConceptBank:
 
     def _checked(self, store: PFVStore) -> PFVStore:
         """Raises `IerfError` if a store is not the one that the concepts come from."""
-        there, here = asdict(self.plan.store), asdict(_record(store))
+        there, here = asdict(self.plan.store), asdict(files.store_record(store))
         del there["address"], here["address"]
         if differs := list(differences(there, here, "store")):
             raise IerfError(f"{str(store.path)!r} is not the store of this bank: {'; '.join(differs)}")
         return store
-
-
-def _planned(store: PFVStore, layers: Sequence[str], settings: FitSettings, labels: tuple[str, ...] | None) -> BankPlan:
-    from ierf import __version__
-
-    if len(set(layers)) < len(layers):
-        raise IerfError("name each layer once")
-    for name in layers:
-        store.plan.layer(name)
-    chosen = {name: value for name, value in vars(settings).items() if name != "device"}
-    return BankPlan(
-        model=store.plan.model,
-        labels=labels,
-        store=_record(store),
-        versions={"ierf": __version__, "torch": str(torch.__version__)},
-        layers=tuple(layers),
-        **chosen,
-    )
-
-
-def _record(store: PFVStore) -> StoreRecord:
-    plan = store.plan
-    return StoreRecord(
-        address=str(store.path.resolve()),
-        images=plan.images,
-        names=store.manifest["names_checksum"],
-        method=plan.method,
-        options=plan.options,
-        sampling=plan.sampling,
-    )
-
-
-def _begin(folder: Path, plan: BankPlan) -> bool:
-    """Make the folder fit to be filled; whether it holds the complete bank of this plan already.
-
-    Raises `IerfError` if it holds something else.
-    """
-    if (folder / files.MANIFEST).exists():
-        _check_same(folder, files.MANIFEST, plan)
-        return True
-    if files.has_layers(folder):
-        _check_same(folder, files.BEGUN, plan)
-        return False
-    if folder.exists() and (not folder.is_dir() or set(os.listdir(folder)) - {files.BEGUN, WRITER}):
-        raise IerfError(f"{str(folder)!r} is not empty and holds no bank; choose another folder")
-    files.write_plan(folder, plan)
-    return False
-
-
-def _check_same(folder: Path, name: str, plan: BankPlan) -> None:
-    if differs := list(differences(files.read_plan(folder / name, str(folder)).to_json(), plan.to_json())):
-        raise IerfError(
-            f"the bank {str(folder)!r} was fitted otherwise: {'; '.join(differs)}; "
-            "give the same arguments or another folder"
-        )
 
 
 def _silent(layer: str, stage: str) -> None:

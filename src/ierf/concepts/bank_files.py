@@ -1,9 +1,10 @@
-"""Where things lie in the folder of a bank: JSON for what was asked, safetensors for what was found."""
+"""A bank on disk: what it is to hold, its folder (JSON and safetensors), its repository on the hub."""
 
 import json
-from collections.abc import Iterator, Mapping
+import os
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -12,21 +13,126 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ierf.concepts.bank_plan import BankPlan
-from ierf.concepts.layer_concepts import ClassShares, LayerConcepts, ShiftFrom
-from ierf.concepts.tree import ConceptTree
+from ierf.concepts.layer_concepts import ClassShares, ConceptTree, LayerConcepts, ShiftFrom
 from ierf.errors import IerfError
 from ierf.model.following import Values
-from ierf.store.files import explained, read_json, write, write_json
+from ierf.model.loading.extras import extra
+from ierf.model.loading.hub import hub
+from ierf.store import WRITER, ModelRecord, PFVStore, check_names, differences, explained, read_json, write, write_json
 from ierf.typed import FieldError, parsed, typed
 
+FORMAT = "ierf-concept-bank"
+VERSION = 1
 MANIFEST = "bank.json"
 BEGUN = "begun.json"
 """The manifest's name until all layers are there."""
 LAYERS = "layers"
 PICTURES = "pictures"
-
 _TENSORS = ("atoms", "shift", "frequencies", "strengths", "relevances", "exemplars", "cosines")
+PREFIX = "hf:"
+
+
+@dataclass(frozen=True)
+class StoreRecord:
+    """The store that the concepts come from."""
+
+    address: str | None
+    """Its folder; None in a bank that was published."""
+    images: int
+    names: str
+    """SHA-256 of its list of images."""
+    method: str
+    options: Mapping[str, Any]
+    sampling: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class BankPlan:
+    """All of it. Two fits with equal plans write equal bytes."""
+
+    model: Mapping[str, Any]
+    """Name, hash of the weights and preprocessing of the model, as the store has them."""
+    labels: tuple[str, ...] | None
+    """Names of the model's classes."""
+    store: StoreRecord
+    extractor: str
+    options: Mapping[str, Any]
+    """Of the extractor."""
+    n_concepts: int | None
+    """Of each layer; None: 8 for each channel."""
+    seed: int
+    l0_ratio: float
+    positive: bool
+    encoded: int | None
+    versions: Mapping[str, str]
+    layers: tuple[str, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        return {"format": FORMAT, "version": VERSION, **asdict(self)}
+
+    @classmethod
+    def from_json(cls, content: Any, where: str) -> "BankPlan":
+        """Raises `IerfError` for what is not a bank, or one of a newer version."""
+        if not isinstance(content, dict) or content.get("format") != FORMAT:
+            raise IerfError(f"{where!r} is not a concept bank")
+        version, versions = content.get("version"), content.get("versions")
+        if type(version) is not int or not 1 <= version <= VERSION:
+            writer = versions.get("ierf", "?") if isinstance(versions, dict) else "?"
+            raise IerfError(
+                f"the bank {where!r} has version {version} of the format and was written by ierf {writer}, "
+                f"this ierf reads up to {VERSION}; update ierf"
+            )
+        try:
+            plan = typed({f.name: content[f.name] for f in fields(cls) if f.name in content}, cls)
+            typed(plan.model, ModelRecord, "model")
+            check_names(plan.layers, "layers")
+        except (FieldError, IerfError) as error:
+            raise IerfError(f"the bank {where!r} is damaged: {error} in bank.json; fit it anew") from None
+        return plan
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """How the concepts of a layer are found, see `ConceptBank.fit`."""
+
+    extractor: str
+    options: Mapping[str, Any]
+    n_concepts: int | None
+    seed: int
+    l0_ratio: float
+    positive: bool
+    encoded: int | None
+    device: str
+
+
+def planned(store: PFVStore, layers: Sequence[str], settings: FitSettings, labels: tuple[str, ...] | None) -> BankPlan:
+    from ierf import __version__
+
+    if len(set(layers)) < len(layers):
+        raise IerfError("name each layer once")
+    for name in layers:
+        store.plan.layer(name)
+    chosen = {name: value for name, value in vars(settings).items() if name != "device"}
+    return BankPlan(
+        model=store.plan.model,
+        labels=labels,
+        store=store_record(store),
+        versions={"ierf": __version__, "torch": str(torch.__version__)},
+        layers=tuple(layers),
+        **chosen,
+    )
+
+
+def store_record(store: PFVStore) -> StoreRecord:
+    plan = store.plan
+    return StoreRecord(
+        address=str(store.path.resolve()),
+        images=plan.images,
+        names=store.manifest["names_checksum"],
+        method=plan.method,
+        options=plan.options,
+        sampling=plan.sampling,
+    )
 
 
 @dataclass(frozen=True)
@@ -107,6 +213,23 @@ def write_plan(folder: Path, plan: BankPlan) -> None:
     write_json(folder / BEGUN, plan.to_json())
 
 
+def begin(folder: Path, plan: BankPlan) -> bool:
+    """Make the folder fit to be filled; whether it holds the complete bank of this plan already.
+
+    Raises `IerfError` if it holds something else.
+    """
+    if (folder / MANIFEST).exists():
+        _check_same(folder, MANIFEST, plan)
+        return True
+    if has_layers(folder):
+        _check_same(folder, BEGUN, plan)
+        return False
+    if folder.exists() and (not folder.is_dir() or set(os.listdir(folder)) - {BEGUN, WRITER}):
+        raise IerfError(f"{str(folder)!r} is not empty and holds no bank; choose another folder")
+    write_plan(folder, plan)
+    return False
+
+
 def publish(folder: Path) -> None:
     """From now on the folder is a bank."""
     with explained(folder / MANIFEST):
@@ -116,6 +239,14 @@ def publish(folder: Path) -> None:
 def read_plan(path: Path, where: str) -> BankPlan:
     """Raises `IerfError` for a file that is not the description of a bank."""
     return BankPlan.from_json(read_json(path), where)
+
+
+def _check_same(folder: Path, name: str, plan: BankPlan) -> None:
+    if differs := list(differences(read_plan(folder / name, str(folder)).to_json(), plan.to_json())):
+        raise IerfError(
+            f"the bank {str(folder)!r} was fitted otherwise: {'; '.join(differs)}; "
+            "give the same arguments or another folder"
+        )
 
 
 def _check(layer: LayerConcepts) -> None:
@@ -162,3 +293,36 @@ def _check(layer: LayerConcepts) -> None:
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def download(address: str) -> Path:
+    """The folder of the bank at `hf:OWNER/NAME` or `hf:OWNER/NAME@REVISION`, from the cache where nothing changed.
+
+    Raises `IerfError` for a repository that does not exist or cannot be reached.
+    """
+    name, _, revision = address.removeprefix(PREFIX).partition("@")
+    package: Any = extra("huggingface_hub", "timm")
+    try:
+        with hub():
+            return Path(package.snapshot_download(name, revision=revision or None))
+    except Exception as error:
+        raise _explained(f"cannot fetch the bank {address!r}", error) from None
+
+
+def upload(folder: Path, name: str, message: str) -> str:
+    """Put a folder into the repository OWNER/NAME, made where it is missing; returns its address.
+
+    Raises `IerfError` where that is not possible: no token, no right to write, no network.
+    """
+    package: Any = extra("huggingface_hub", "timm")
+    try:
+        with hub():
+            package.create_repo(name, exist_ok=True)
+            package.upload_folder(repo_id=name, folder_path=str(folder), commit_message=message)
+    except Exception as error:
+        raise _explained(f"cannot put the bank into {name!r}", error) from None
+    return f"{PREFIX}{name}"
+
+
+def _explained(what: str, error: Exception) -> IerfError:
+    return IerfError(f"{what}: {' '.join(str(error).split()) or type(error).__name__}")

@@ -1,6 +1,6 @@
 """Exemplars as pictures: cut from the photographs of a store, or kept in the bank."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -11,18 +11,43 @@ from safetensors.torch import save
 from torch import nn
 
 from ierf.concepts.bank_files import PICTURES, reading
+from ierf.concepts.layer_concepts import LayerConcepts
 from ierf.errors import IerfError
 from ierf.model import VisionModel
-from ierf.store import PFVStore
-from ierf.store.files import write
-from ierf.store.pictures import covered, lit, part
-from ierf.store.positions import position_of
+from ierf.store import PFVStore, covered, lit, part, position_of, write
 
 SIDE = 96
 """Of a crop, in pixels."""
 _QUALITY = 80
 _AT_ONCE = 512
 """iERFs in memory at once."""
+
+
+def exemplar_pictures(
+    layer: LayerConcepts,
+    concepts: Sequence[int],
+    n: int,
+    side: int,
+    model: VisionModel | nn.Module | None,
+    store: Callable[[], PFVStore],
+    folder: Path | None,
+) -> list[list[Image.Image]]:
+    """The `n` nearest PFVs of each concept as crops of the store's photographs, else those kept in the bank's folder.
+
+    Raises `IerfError` where there is neither.
+    """
+    kept = layer.exemplars.shape[1]
+    count = min(n, kept)
+    places = [layer.concept(concept) * kept + i for concept in concepts for i in range(count)]
+    try:
+        rows = layer.exemplars.flatten()[places].tolist()
+        found = dict(crops(store(), layer.name, rows, side, model))
+    except IerfError:
+        if folder is None or not has_pictures(folder, layer.name):
+            raise
+        found = dict(enumerate(read_pictures(folder, layer.name, places)))
+    ordered = [found[place] for place in range(len(places))]
+    return [ordered[i * count : (i + 1) * count] for i in range(len(concepts))]
 
 
 def crops(

@@ -1,21 +1,50 @@
-"""The concepts of one layer: vectors, what is known of each, and PFVs written with them."""
+"""The concepts of one layer (Sec. VI-A1): vectors, what is known of each, and how alike two sets of them are."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
 from ierf.concepts.codes import Codes
-from ierf.concepts.lasso import lasso
-from ierf.concepts.tree import ConceptTree
+from ierf.concepts.sparse_coding import lasso
 from ierf.errors import IerfError
+from ierf.model.following import Values
+from ierf.model.loading.extras import extra
 
 ShiftFrom = Literal["batch-norm", "zero", "mean", "extractor"]
 """Where a shift comes from: μ_BN; nothing to subtract; the mean PFV of the store; the extractor's own."""
+
+
+@dataclass(frozen=True, eq=False)
+class ConceptTree:
+    """Clusters split in two again and again, `M` of them; the concepts are the leaves."""
+
+    parents: Int[Tensor, " M"]
+    """The node that each node was split from; −1 for the root."""
+    sizes: Int[Tensor, " M"]
+    """PFVs in each node."""
+    leaves: Int[Tensor, " K"]
+    """The node of each concept."""
+
+    def siblings(self, concept: int) -> list[int]:
+        """The concepts that came out of the other half when the concept's cluster was split off; [] for the root."""
+        node = int(self.leaves[concept])
+        parent = int(self.parents[node])
+        others = [leaf for leaf in range(len(self.leaves)) if leaf != concept] if parent >= 0 else []
+        return [leaf for leaf in others if parent in self._ancestors(leaf)]
+
+    def _ancestors(self, concept: int) -> list[int]:
+        """The nodes above a concept's own, the nearest first."""
+        found, node = [], int(self.parents[self.leaves[concept]])
+        while node >= 0:
+            found.append(node)
+            node = int(self.parents[node])
+        return found
 
 
 class ClassShares(NamedTuple):
@@ -47,7 +76,7 @@ class LayerConcepts:
     """λ of the Lasso that codes PFVs."""
     positive: bool
     """Whether coefficients are non-negative."""
-    values: Literal["pre-activation", "output"]
+    values: Values
     """What the PFVs are: before the layer's last activation, or behind."""
     map: tuple[int, ...]
     prefix_tokens: int | None
@@ -130,3 +159,50 @@ def relevance_shares(codes: Codes, atoms: Float[Tensor, "K C"], relevances: Floa
     whole = made.square().sum(1, keepdim=True)
     shares = torch.where(whole > 0, along / whole, 0) * relevances[:, None].to(along)
     return shares.new_zeros(codes.n_concepts).scatter_add(0, codes.indices.flatten(), shares.flatten())
+
+
+@dataclass(frozen=True, eq=False)
+class Matching:
+    """Pairs of concepts, one of each set, with the largest sum of cosines; as many as the smaller set has."""
+
+    rows: Int[Tensor, " M"]
+    """Concepts of the first set, ascending."""
+    columns: Int[Tensor, " M"]
+    """Their partners in the second."""
+    cosines: Float[Tensor, " M"]
+    chance: float
+    """The mean cosine of the pairs when the channels of one set are shuffled."""
+
+    @property
+    def mean(self) -> float:
+        return float(self.cosines.mean())
+
+    @property
+    def median(self) -> float:
+        return float(self.cosines.median())
+
+    def share_above(self, cosine: float) -> float:
+        """The share of the pairs that are at least so alike."""
+        return float((self.cosines >= cosine).float().mean())
+
+
+def match_concepts(one: Float[Tensor, "K C"], other: Float[Tensor, "L C"], seed: int = 0) -> Matching:
+    """Match the concept vectors of two sets one to one by the Hungarian method (Kuhn 1955), largest cosines first.
+
+    `seed` is that of the shuffle that `chance` comes from. Raises `IerfError` for different numbers of channels, or
+    without scipy.
+    """
+    if one.shape[1] != other.shape[1]:
+        raise IerfError(f"concepts of {one.shape[1]} and of {other.shape[1]} channels cannot be compared")
+    rows, columns, cosines = _best(one, other)
+    shuffled = torch.from_numpy(np.random.default_rng(seed).permutation(other.shape[1]))
+    return Matching(rows, columns, cosines, float(_best(one, other[:, shuffled])[2].mean()))
+
+
+def _best(
+    one: Float[Tensor, "K C"], other: Float[Tensor, "L C"]
+) -> tuple[Int[Tensor, " M"], Int[Tensor, " M"], Float[Tensor, " M"]]:
+    optimize = extra("scipy.optimize", "concepts")
+    cosines = F.normalize(one.float()) @ F.normalize(other.float()).T
+    rows, columns = map(torch.from_numpy, optimize.linear_sum_assignment(cosines.cpu().numpy(), maximize=True))
+    return rows, columns, cosines[rows, columns]

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ierf.errors import IerfError
 from ierf.model import VisionModel
-from ierf.store.lock import only_writer
+from ierf.store import only_writer
 
 Values = Mapping[str, Mapping[str, float | None]]
 """What was measured on one image: row -> column -> value; None where it is not defined."""

@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ierf.store.reduction import quantised, reduced, reduced_size, restored
+from ierf.store import quantised, reduced, reduced_size, restored
 
 Kind = Literal["class", "concept", "residual"]
 

@@ -11,8 +11,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from ierf.concepts import ConceptBank, LayerConcepts
-from ierf.concepts.bank_pictures import webp
+from ierf.concepts import ConceptBank, LayerConcepts, webp
 from ierf.files import write
 from ierf.model import VisionModel
 from ierf.report.components import classes, concept, crops, facts, layer, tabbed

@@ -12,8 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from ierf.cafe import Example, IndexedLayer, LatentIndex, LatentLayer, ierfs, nonlocality
-from ierf.cafe.evidence import on_grid
+from ierf.cafe import Example, IndexedLayer, LatentIndex, LatentLayer, ierfs, nonlocality, on_grid
 from ierf.concepts.bank_pictures import webp
 from ierf.errors import IerfError
 from ierf.files import write
@@ -21,8 +20,7 @@ from ierf.report import components
 from ierf.report.explanation import Prediction
 from ierf.report.pictures import spotlight
 from ierf.report.text import percent, slug
-from ierf.store.data import Images
-from ierf.store.lock import only_writer
+from ierf.store import Images, only_writer
 from ierf.store.pictures import contact_sheet
 
 Order = Literal["non-locality", "frequency", "selectivity", "random"]

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -13,17 +13,14 @@ from torch import Tensor, nn
 from ierf.attribution import effective_receptive_fields
 from ierf.errors import IerfError
 from ierf.model import VisionModel, as_vision_model
-from ierf.store.array import StoredArray
-from ierf.store.column import Column
+from ierf.store.arrays import Column, StoredArray
 from ierf.store.files import checksum
+from ierf.store.integrity import check_model
 from ierf.store.layout import layer_arrays, shift_path
+from ierf.store.photographs import StoredPhotographs
 from ierf.store.pictures import covered, everything, lit, part
-from ierf.store.plan import LayerPlan
-from ierf.store.positions import position_of
-from ierf.store.reduction import restored
-
-if TYPE_CHECKING:
-    from ierf.store.store import PFVStore
+from ierf.store.plan import LayerPlan, Plan
+from ierf.store.sampling import position_of, restored
 
 _SHUFFLED = 1 << 26
 """Bytes of PFVs that are shuffled at once."""
@@ -63,12 +60,13 @@ class StoredLayer:
     (R, h, w) as float32.
     """
 
-    def __init__(self, store: "PFVStore", plan: LayerPlan, kept: Int[np.ndarray, " N"]) -> None:
-        self._store, self.plan, self.name = store, plan, plan.name
+    def __init__(self, folder: Path, store: Plan, plan: LayerPlan, photographs: StoredPhotographs) -> None:
+        self._folder, self._of_store, self._photographs = folder, store, photographs
+        self.plan, self.name = plan, plan.name
         n = plan.rows_per_image
-        places = (kept[:, None] * n + np.arange(n)).ravel()
-        specs = layer_arrays(plan, store.plan.pfv_type)
-        self._arrays = {name: StoredArray(store.path, store.plan, spec) for name, spec in specs.items()}
+        places = (photographs.kept[:, None] * n + np.arange(n)).ravel()
+        specs = layer_arrays(plan, store.pfv_type)
+        self._arrays = {name: StoredArray(folder, store, spec) for name, spec in specs.items()}
         self.pfvs = Column(self._arrays["pfvs"], places)
         self.positions = Column(self._arrays["positions"], places)
         self.relevances = Column(self._arrays["relevances"], places)
@@ -86,7 +84,7 @@ class StoredLayer:
         """μ_BN of the kept PFVs, see `ierf.model.shift_of`; None if there is none, or the store does not keep it."""
         if self.plan.shift is None:
             return None
-        path = self._store.path / shift_path(self.plan) / "c" / "0"
+        path = self._folder / shift_path(self.plan) / "c" / "0"
         content = path.read_bytes() if path.is_file() else b""
         if checksum(content) != self.plan.shift:
             raise IerfError(f"{str(path)!r} is missing or was changed; collect the store anew")
@@ -121,10 +119,10 @@ class StoredLayer:
             self.name,
             row,
             image,
-            self._store.name(image),
+            self._photographs.name(image),
             position_of(self.positions[row]),
-            int(self._store.labels[image]),
-            int(self._store.predictions[image]),
+            int(self._photographs.labels[image]),
+            int(self._photographs.predictions[image]),
             float(self.relevances[row]),
             float(self.norms[row]),
         )
@@ -174,10 +172,10 @@ class StoredLayer:
     def ierf(self, row: int, model: VisionModel | nn.Module) -> Float[Tensor, "H W"]:
         """The iERF of a row at the resolution of the pixels, computed anew from its photograph."""
         vision_model = as_vision_model(model)
-        self._store.check_model(vision_model)
+        check_model(self._folder, self._of_store, vision_model)
         exemplar = self.exemplar(row)
-        x = vision_model.prepare(self._store.photo(exemplar.image))
-        plan = self._store.plan
+        x = vision_model.prepare(self._photographs.photo(exemplar.image))
+        plan = self._of_store
         found = effective_receptive_fields(
             vision_model, x, self.name, [exemplar.position], method=plan.method, **plan.options
         )
@@ -193,7 +191,7 @@ class StoredLayer:
         """
         values = self.ierfs[row] if model is None else self.ierf(row, model).numpy()
         position, cells = position_of(self.positions[row]), self.plan.map
-        picture = lit(self._store.view(int(self.images[row])), values)
+        picture = lit(self._photographs.view(int(self.images[row])), values)
         boxes = everything(picture), covered(picture, values, position, cells)
         whole, some = (part(picture, box, side, position, cells) for box in boxes)
         return whole, some

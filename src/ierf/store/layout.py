@@ -7,72 +7,24 @@ whole and whose checksum is known; zarr reads them.
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 
+from ierf.errors import IerfError
+from ierf.store.arrays import METADATA, ArraySpec
+from ierf.store.files import RECORDS, read_json
 from ierf.store.plan import LayerPlan, Plan
-from ierf.store.reduction import ZERO
+from ierf.store.sampling import ZERO
+from ierf.typed import FieldError, typed
 
-MANIFEST = "zarr.json"
-RECORDS = "collection"
-"""The folder of what is not Zarr: the plan, the images' names, the markers of blocks, locks."""
+MANIFEST = METADATA
 PLAN = f"{RECORDS}/plan.json"
 NAMES = f"{RECORDS}/images.jsonl"
 NOTHING = -1
 """Label, prediction or position where there is none."""
-
-
-@dataclass(frozen=True)
-class ArraySpec:
-    """One array: `rows_per_image` rows for each image, in the order of the images."""
-
-    path: str
-    shape: tuple[int, ...]
-    """Of one row."""
-    dtype: str
-    fill: int
-    axes: tuple[str, ...]
-    rows_per_image: int = 1
-    compressed: bool = False
-
-    def metadata(self, plan: Plan) -> dict[str, Any]:
-        """`zarr.json` of the array."""
-        codecs: list[dict[str, Any]] = [{"name": "bytes"}]
-        if np.dtype(self.dtype).itemsize > 1:
-            codecs[0]["configuration"] = {"endian": "little"}
-        if self.compressed:
-            codecs.append({"name": "zstd", "configuration": {"level": 3, "checksum": False}})
-        return {
-            "zarr_format": 3,
-            "node_type": "array",
-            "shape": [plan.images * self.rows_per_image, *self.shape],
-            "data_type": self.dtype,
-            "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": self._chunk(plan)}},
-            "chunk_key_encoding": {"name": "default", "configuration": {"separator": "/"}},
-            "fill_value": self.fill,
-            "codecs": codecs,
-            "dimension_names": ["row" if self.path.startswith("layers/") else "image", *self.axes],
-            "attributes": {},
-        }
-
-    def chunk_path(self, block: int) -> str:
-        return "/".join([self.path, "c", str(block), *("0" for _ in self.shape)])
-
-    def empty(self, plan: Plan) -> np.ndarray:
-        """A chunk in which nothing was written."""
-        return np.full(self._chunk(plan), self.fill, self.dtype)
-
-    def encoded(self, chunk: np.ndarray) -> bytes:
-        """A chunk as the bytes of its file."""
-        content = chunk.astype(np.dtype(self.dtype).newbyteorder("<"), copy=False).tobytes()
-        return bytes(_zstd().encode(content)) if self.compressed else content
-
-    def _chunk(self, plan: Plan) -> list[int]:
-        return [plan.block * self.rows_per_image, *self.shape]
 
 
 def layer_arrays(layer: LayerPlan, pfv_type: str) -> dict[str, ArraySpec]:
@@ -159,8 +111,26 @@ def marker(folder: Path, block: int) -> Path:
     return folder / RECORDS / "blocks" / f"{block:08d}.json"
 
 
-@cache
-def _zstd() -> Any:
-    from numcodecs.zstd import Zstd
+@dataclass(frozen=True)
+class _Beside:
+    """What a manifest holds beside the plan."""
 
-    return Zstd(level=3, checksum=False)
+    images: int
+    skipped: tuple[tuple[int, str], ...]
+    names_checksum: str
+
+
+def manifest(folder: Path) -> dict[str, Any]:
+    """The attributes of the root group. Raises `IerfError` that names the field which is missing or wrong."""
+    path = folder / MANIFEST
+    content = read_json(path)
+    attributes = content.get("attributes") if isinstance(content, dict) else None
+    try:
+        if not isinstance(attributes, dict):
+            raise FieldError("attributes is missing")
+        beside = typed({n: attributes[n] for n in _Beside.__dataclass_fields__ if n in attributes}, _Beside)
+        if any(not 0 <= index < beside.images for index, _ in beside.skipped):
+            raise FieldError("skipped has an image that does not exist")
+    except FieldError as error:
+        raise IerfError(f"{str(path)!r} is damaged: {error}; collect the store anew") from None
+    return attributes

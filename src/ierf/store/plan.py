@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
 from ierf.errors import IerfError, UnknownNameError
+from ierf.model.following import Values
 from ierf.model.preprocess import Preprocess
 from ierf.store.sampling import SAMPLINGS, Sampling
 from ierf.typed import FieldError, typed
@@ -17,7 +18,6 @@ PLAIN = 1
 _OPTIONAL = ("shift", "prefix_rows")
 """Of a layer's plan: left out where they say nothing."""
 
-Values = Literal["pre-activation", "output"]
 PFVType = Literal["float16", "float32"]
 Compute = Literal["float32", "bfloat16"]
 
@@ -35,7 +35,7 @@ class Settings:
         seed: of the draws, which depend on it, the image's name and the layer alone.
         values: "pre-activation" PFVs where a layer's last operation is an activation, or the layer's "output".
         ierf: whether to keep an iERF with each PFV.
-        resolution: side of the kept iERFs, see `ierf.store.reduction.reduced_size`.
+        resolution: side of the kept iERFs, see `ierf.store.reduced_size`.
         pfv_type: how PFVs are stored.
         compute: "bfloat16" runs convolutions and matrix products in bfloat16.
         batch: images at once.

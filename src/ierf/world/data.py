@@ -23,7 +23,7 @@ CUE_CLASS = "cart"
 
 
 class Scenes:
-    """Scenes number `first` to `first + count − 1` of a world; an `ierf.store.data.Images`.
+    """Scenes number `first` to `first + count − 1` of a world; an `ierf.store.Images`.
 
     Raises `IerfError` for none.
     """

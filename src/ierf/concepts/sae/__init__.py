@@ -1,20 +1,23 @@
-"""Sparse autoencoders: kinds, training, files."""
+"""Sparse autoencoders (arXiv 2605.00474, Eq. 8–9): kinds, training, files."""
 
-from ierf.concepts.sae.mixing import Position, mixed
-from ierf.concepts.sae.sae import SAE
-from ierf.concepts.sae.settings import Training
+from ierf.concepts.sae.sae import SAE, saved_autoencoders, trained_values
+from ierf.concepts.sae.shuffle_buffer import Position, mixed
 from ierf.concepts.sae.sources import FromModel, FromStore, InMemory, Source
-from ierf.concepts.sae.training import Metrics, train
+from ierf.concepts.sae.training import CHECKPOINT, Metrics, Run, Training, train
 
 __all__ = [
+    "CHECKPOINT",
     "SAE",
     "FromModel",
     "FromStore",
     "InMemory",
     "Metrics",
     "Position",
+    "Run",
     "Source",
     "Training",
     "mixed",
+    "saved_autoencoders",
     "train",
+    "trained_values",
 ]

@@ -4,16 +4,60 @@ All are those of the whole batch, under data-parallel training of all ranks' bat
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, distributed
 
-from ierf.concepts.sae.active import Active
-from ierf.concepts.sae.totals import total
+from ierf.concepts.sae.sparse_codes import SparseCodes
 
 _TINY = 1e-20
 """Keeps 0/0 from being NaN where all samples are the same."""
+
+
+def ranks() -> int:
+    """How many processes train together."""
+    return distributed.get_world_size() if distributed.is_available() and distributed.is_initialized() else 1
+
+
+def total(part: Tensor) -> Tensor:
+    """The sum of all ranks' parts, with the gradient of one's own.
+
+    What a rank's backward pass gives is then its part of the gradient of the whole loss; parts add up too.
+    """
+    if ranks() == 1:
+        return part
+    summed: Tensor = _Total.apply(part)  # type: ignore[no-untyped-call]
+    return summed
+
+
+def add_up(parts: list[Tensor]) -> None:
+    """Replace each tensor by its sum over the ranks."""
+    if ranks() > 1:
+        for part in parts:
+            distributed.all_reduce(part)
+
+
+def gathered(part: Float[Tensor, " A"]) -> Float[Tensor, " B"]:
+    """All ranks' numbers, one behind the other; every rank gives as many."""
+    if ranks() == 1:
+        return part
+    parts = [torch.empty_like(part) for _ in range(ranks())]
+    distributed.all_gather(parts, part.contiguous())
+    return torch.cat(parts)
+
+
+class _Total(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, part: Tensor) -> Tensor:
+        summed = part.detach().clone()
+        distributed.all_reduce(summed)
+        return summed
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0]
 
 
 def mean_squared_error(x: Float[Tensor, "N C"], x_hat: Float[Tensor, "N C"]) -> Float[Tensor, ""]:
@@ -67,7 +111,7 @@ def auxk(
 
 def nested(
     x: Float[Tensor, "N C"],
-    codes: Active,
+    codes: SparseCodes,
     decoder: Float[Tensor, "K C"],
     decoder_bias: Float[Tensor, " C"],
     prefixes: Sequence[int],

@@ -1,4 +1,4 @@
-"""Sparse autoencoders of every kind behind one interface, which is that of an extractor."""
+"""Sparse autoencoders of every kind (arXiv 2605.00474, Eq. 8) behind one interface, which is that of an extractor."""
 
 import inspect
 from collections.abc import Mapping
@@ -6,29 +6,33 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ierf.concepts.sae.rules import RULES, Objective, Rule, Stage, Weights
-from ierf.concepts.sae.rules.rule import ALL
-from ierf.concepts.sae.settings import Training
-from ierf.concepts.sae.totals import total
-from ierf.concepts.vectors import Shift, as_vectors, describe_shift, shift_vector
+from ierf.concepts.extractor import Estimator, Shift, Vectors, as_vectors, describe_shift, shift_vector
+from ierf.concepts.sae.foreign import load_foreign, understood
+from ierf.concepts.sae.foreign_parts import Foreign
+from ierf.concepts.sae.losses import total
+from ierf.concepts.sae.rule import ALL, Objective, Rule, Stage, Weights
+from ierf.concepts.sae.saving import CONFIG, WEIGHTS, fitting, is_saved, read_config, read_state, save
+from ierf.concepts.sae.sources import InMemory
+from ierf.concepts.sae.training import Training, train
+from ierf.concepts.sae.variants import RULES
 from ierf.errors import IerfError, UnknownNameError
+from ierf.model.files import missing
 
 K = 32
 
 
-class SAE(nn.Module):
+class SAE(nn.Module, Estimator):
     """z = σ(s·W_e (x − b_in) + b_e)/s, x̂ = z W_d + shift: X ≈ `transform(X) @ components_ + shift_`.
 
     s is fixed by the first batch, so that s·x has the mean square 1 per channel: the numbers in the kinds' losses
     (λ, ε, thresholds) and the learning rate then mean the same for every layer.
 
     Args:
-        kind: "l1", "topk", "batchtopk", "jumprelu", "gated" or "matryoshka"; see `ierf.concepts.sae.rules`.
+        kind: "l1", "topk", "batchtopk", "jumprelu", "gated" or "matryoshka"; see `ierf.concepts.sae.variants`.
         n_features: channels C; None: those of what it is fitted to.
         n_latents: latents K.
         k: active latents: exactly so many (topk), on average (batchtopk, matryoshka), or what is aimed at (jumprelu).
@@ -68,6 +72,7 @@ class SAE(nn.Module):
             raise IerfError(f"an autoencoder has channels and latents; got {n_features} and {n_latents}")
         self.kind, self.n_features, self.n_latents, self.k, self.seed = kind, n_features, n_latents, k, seed
         self.shift, self.options = shift, options
+        self._given = {"n_features": n_features, "training": training}
         self.schedule = training if isinstance(training, Training) else Training(**(training or {}))
         self.about: dict[str, Any] = {}
         """Where the training data came from, as JSON can hold it."""
@@ -93,6 +98,16 @@ class SAE(nn.Module):
             "about": self.about,
         }
 
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The arguments that it was made with, the kind's options among them."""
+        plain = {name: getattr(self, name) for name in ("kind", "n_latents", "k", "seed", "shift")}
+        return {**plain, **self._given, **self.options}
+
+    def set_params(self, **params: Any) -> Self:
+        """Change some arguments; it is as it was before `fit` then. Raises `UnknownNameError` for others."""
+        SAE.__init__(self, **{**self.get_params(), **params})
+        return self
+
     @property
     def components_(self) -> Float[Tensor, "K C"]:
         """The decoder's columns as rows: a latent's direction."""
@@ -110,13 +125,10 @@ class SAE(nn.Module):
         bias = {"decoder": built.decoder_bias, "own": getattr(built, "input_bias", None), "none": None}
         return Weights(built.encoder, built.encoder_bias, bias[self.rule.input_bias], built.decoder, built.decoder_bias)
 
-    def fit(self, x: Float[Tensor, "N C"] | np.ndarray) -> Self:
+    def fit(self, x: Vectors, y: object = None) -> Self:
         """Train on PFVs in memory, from the first weights on. The schedule is `training`."""
-        from ierf.concepts.sae.sources import InMemory
-        from ierf.concepts.sae.training import train
-
         vectors = as_vectors(x)
-        if self.n_features not in (None, vectors.shape[1]):
+        if self._given["n_features"] not in (None, vectors.shape[1]):
             raise IerfError(f"this autoencoder has {self.n_features} channels, the PFVs have {vectors.shape[1]}")
         self._build(vectors.shape[1])
         self.to(vectors)
@@ -124,17 +136,18 @@ class SAE(nn.Module):
         return self
 
     @torch.no_grad()
-    def transform(self, x: Float[Tensor, "N C"] | np.ndarray) -> Float[Tensor, "N K"]:
+    def transform(self, x: Vectors) -> Float[Tensor, "N K"]:
         """The codes, on the device of what came in."""
         vectors = as_vectors(x)
         return self.encode(vectors.to(self._built().decoder)).to(vectors.device)
 
     def encode(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N K"]:
         """The same with gradients; no sample's codes depend on others."""
-        return self.rule.codes(self.weights, self._scaled(x)) / self.scale
+        weights, scaled = self.weights, self._scaled(x)
+        return self.rule.codes(weights, scaled) / self.scale
 
     def decode(self, codes: Float[Tensor, "N K"]) -> Float[Tensor, "N C"]:
-        return codes @ self.decoder + self.decoder_bias / self.scale
+        return codes @ self._built().decoder + self.decoder_bias / self.scale
 
     def forward(self, x: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
         """The reconstruction."""
@@ -182,16 +195,26 @@ class SAE(nn.Module):
 
     def save(self, folder: str | Path) -> None:
         """Write `sae.safetensors` and `config.json` to a folder."""
-        from ierf.concepts.sae.saving import save
-
-        save(self, Path(folder))
+        save(self.state_dict(), self.config, Path(folder))
 
     @classmethod
     def load(cls, path: str | Path) -> "SAE":
-        """An autoencoder from a folder that `save` wrote, or one of SAELens, dictionary_learning or sparsify."""
-        from ierf.concepts.sae.saving import load
+        """An autoencoder from a folder that `save` wrote, or one of SAELens, dictionary_learning or sparsify.
 
-        return load(Path(path))
+        What `save` wrote comes back bit for bit. No file can run code.
+        """
+        folder = Path(path)
+        if not folder.exists():
+            raise missing(folder)
+        if not is_saved(folder):
+            with understood(folder):
+                return cls._of_foreign(load_foreign(folder))
+        config = read_config(folder / CONFIG)
+        with fitting(folder / WEIGHTS):
+            state = read_state(folder / WEIGHTS, config)
+            sae = cls.from_config(asdict(config))
+            sae.to(state["decoder"].dtype).load_state_dict(state)
+        return sae
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any]) -> "SAE":
@@ -199,6 +222,31 @@ class SAE(nn.Module):
         names = ("kind", "n_features", "n_latents", "k", "seed")
         sae = cls(**{name: config[name] for name in names}, training=config["training"], **config["options"])
         sae.about = dict(config["about"])
+        return sae
+
+    @classmethod
+    def _of_foreign(cls, found: Foreign) -> "SAE":
+        """With the parts that another library's file holds; b_in is ours, what that changes goes into b_e."""
+        parts = found.parts
+        n_latents, n_features = parts.encoder.shape
+        k = min(K, n_latents) if found.k is None else found.k
+        sae = cls(found.kind, n_features, n_latents, k, **found.options)
+        with torch.no_grad():
+            shifted = parts.encoder @ parts.decoder_bias
+            own = sae.rule.input_bias == "decoder"
+            correction = shifted * (own - parts.subtracts)
+            sae.encoder.copy_(parts.encoder)
+            sae.encoder_bias.copy_(parts.encoder_bias + correction)
+            sae.decoder.copy_(parts.decoder)
+            sae.decoder_bias.copy_(parts.decoder_bias)
+            if found.kind == "jumprelu" and parts.threshold is not None:
+                sae.get_parameter("rule.log_threshold").copy_(parts.threshold.clamp_min(0).log())
+            elif found.kind in ("batchtopk", "matryoshka") and parts.threshold is not None:
+                sae.get_buffer("rule.threshold").copy_(parts.threshold.clamp_min(0))
+            if parts.log_gain is not None and parts.magnitude_bias is not None:
+                sae.get_parameter("rule.log_gain").copy_(parts.log_gain)
+                sae.get_parameter("rule.magnitude_bias").copy_(parts.magnitude_bias + correction * parts.log_gain.exp())
+        sae.about = dict(found.about)
         return sae
 
     def _build(self, n_features: int) -> None:
@@ -222,3 +270,31 @@ class SAE(nn.Module):
         if x.shape[-1] != self._built().n_features:
             raise IerfError(f"this autoencoder has {self.n_features} channels, the PFVs have {x.shape[-1]}")
         return x * self.scale
+
+
+def saved_autoencoders(path: Path, layer: str | None = None) -> dict[str, SAE]:
+    """Layer -> autoencoder of a folder that `ierf sae train` wrote, or of one autoencoder's.
+
+    `layer` is that of a single autoencoder that does not say which it belongs to, as those of other libraries.
+    """
+    folders = sorted(file.parent for file in path.rglob(CONFIG)) or [path]
+    found = {}
+    for folder in folders:
+        sae = SAE.load(folder)
+        name = sae.about.get("layer") or (layer if len(folders) == 1 else None)
+        if name is None:
+            raise IerfError(f"the autoencoder in {str(folder)!r} does not say its layer; name it with --layer")
+        found[str(name)] = sae
+    return found
+
+
+def trained_values(saes: Mapping[str, SAE], asked: str | None = None) -> Any:
+    """`asked`, else the PFVs that all of them were trained on. Raises `IerfError` if they differ."""
+    if asked is not None:
+        return asked
+    values = {sae.about.get("values", "pre-activation") for sae in saes.values()}
+    if len(values) > 1:
+        raise IerfError(
+            f"these autoencoders were trained on different values ({', '.join(sorted(values))}); give those of one kind"
+        )
+    return values.pop()

@@ -1,20 +1,19 @@
-"""Autoencoders on disk: `sae.safetensors` and `config.json`; and those that others wrote."""
+"""Autoencoders on disk: `sae.safetensors` and `config.json`, each written whole."""
 
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import safetensors
 import safetensors.torch
+from torch import Tensor
 
-from ierf.concepts.sae.sae import SAE
-from ierf.concepts.sae.settings import Training
+from ierf.concepts.sae.training import Training
 from ierf.errors import IerfError
-from ierf.model.files import missing
-from ierf.store.files import read_json, write, write_json
+from ierf.store import read_json, write, write_json
 from ierf.typed import FieldError, parsed, typed
 
 FORMAT, VERSION = "ierf-sae", 1
@@ -37,37 +36,33 @@ class Config:
     name: str = ""
 
 
-def save(sae: SAE, folder: Path) -> None:
+def save(state: Mapping[str, Tensor], config: Mapping[str, Any], folder: Path) -> None:
     """Write weights, buffers and configuration, all of each file or nothing."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in sae.state_dict().items()}
-    config = typed(parsed(json.dumps(sae.config)), Config)
-    write(folder / WEIGHTS, safetensors.torch.save(state, {"rule": json.dumps(_rule(config))}))
-    write_json(folder / CONFIG, {"format": FORMAT, "version": VERSION, **sae.config})
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    rule = _rule(typed(parsed(json.dumps(config)), Config))
+    write(folder / WEIGHTS, safetensors.torch.save(tensors, {"rule": json.dumps(rule)}))
+    write_json(folder / CONFIG, {"format": FORMAT, "version": VERSION, **config})
 
 
-def load(path: Path) -> SAE:
-    """What `save` wrote, bit for bit; else what `ierf.concepts.sae.foreign` can read. No file can run code."""
-    from ierf.concepts.sae.foreign import load_foreign
+def is_saved(folder: Path) -> bool:
+    """Whether `save` wrote to it."""
+    return (folder / WEIGHTS).exists() and (folder / CONFIG).exists()
 
-    if not path.exists():
-        raise missing(path)
-    if not (path / WEIGHTS).exists() or not (path / CONFIG).exists():
-        return load_foreign(path)
-    config = read_config(path / CONFIG)
-    with _reading(path / WEIGHTS) as file:
+
+def read_state(path: Path, config: Config) -> dict[str, Tensor]:
+    """The weights and buffers. Raises `FieldError` where they are those of another configuration, or not finite."""
+    with safetensors.safe_open(path, "pt") as file:
         known = (file.metadata() or {}).get("rule")
         if known is not None and parsed(known) != _rule(config):
             raise FieldError("kind, sizes or options there are others")
         if (shape := tuple(file.get_slice("decoder").get_shape())) != (config.n_latents, config.n_features):
             raise FieldError(f"the decoder is {shape} there, n_latents × n_features here")
-        sae = SAE.from_config(asdict(config))
         state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        for name, tensor in state.items():
-            unknown = tensor.isnan() | (tensor.isinf() if not name.endswith("log_threshold") else tensor.isposinf())
-            if bool(unknown.any()):
-                raise FieldError(f"{name} has values that are not finite")
-        sae.to(state["decoder"].dtype).load_state_dict(state)
-    return sae
+    for name, tensor in state.items():
+        unknown = tensor.isnan() | (tensor.isinf() if not name.endswith("log_threshold") else tensor.isposinf())
+        if bool(unknown.any()):
+            raise FieldError(f"{name} has values that are not finite")
+    return state
 
 
 def read_config(path: Path) -> Config:
@@ -82,11 +77,10 @@ def read_config(path: Path) -> Config:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[Any]:
-    """Inside: the open file of weights. What is damaged, or belongs to another config, becomes an `IerfError`."""
+def fitting(path: Path) -> Iterator[None]:
+    """Inside: what is damaged in a file of weights, or belongs to another config, becomes an `IerfError`."""
     try:
-        with safetensors.safe_open(path, "pt") as file:
-            yield file
+        yield
     except (safetensors.SafetensorError, OSError, RuntimeError, KeyError, ValueError, TypeError, IerfError) as error:
         raise IerfError(f"{str(path)!r} does not fit its config.json: {' '.join(str(error).split())}") from None
 

@@ -11,16 +11,13 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ierf.concepts.sae.mixing import Rows
+from ierf.concepts.sae.shuffle_buffer import Rows
 from ierf.errors import IerfError
 from ierf.model import VisionModel, as_vision_model
 from ierf.model.capture import capture
 from ierf.model.following import Values
 from ierf.model.images import ImageLike
-from ierf.store import PFVStore, Shard
-from ierf.store.data import First, open_images
-from ierf.store.reading_ahead import read_ahead
-from ierf.store.weights import weights_hash
+from ierf.store import First, PFVStore, Shard, open_images, read_ahead, weights_hash
 
 _CHUNK = 1 << 14
 """PFVs in a chunk from memory or a store."""

@@ -1,29 +1,181 @@
 """Training several autoencoders from one stream of PFVs: resumable, data-parallel, metrics as it goes."""
 
-from collections.abc import Callable, Mapping
+import json
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, Protocol, get_args
 
+import safetensors
+import safetensors.torch
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor, distributed
+from torch import Tensor, distributed, nn
 
-from ierf.concepts.sae.checkpoint import Checkpoint, find, save
-from ierf.concepts.sae.losses import samples, unexplained
-from ierf.concepts.sae.mixing import Position, mixed
-from ierf.concepts.sae.rules import Stage
-from ierf.concepts.sae.sae import SAE
-from ierf.concepts.sae.settings import Training
+from ierf.concepts.sae.losses import add_up, ranks, samples, total, unexplained
+from ierf.concepts.sae.rule import Objective, Stage
+from ierf.concepts.sae.shuffle_buffer import Position, mixed
 from ierf.concepts.sae.sources import Source
-from ierf.concepts.sae.totals import add_up, ranks, total
-from ierf.errors import IerfError
-from ierf.store.lock import only_writer
-from ierf.store.shard import wait_for_all
+from ierf.errors import IerfError, UnknownNameError
+from ierf.store import Compute, differences, only_writer, wait_for_all, write
+from ierf.typed import FieldError, parsed, typed
+
+Schedule = Literal["cosine", "constant"]
+
+_DEAD_AFTER = 10_000_000
+_RAMP = 0.05
+"""Share of the steps in which sparsity penalties rise to their value."""
+CHECKPOINT = "checkpoint.safetensors"
+
+
+@dataclass(frozen=True)
+class Training:
+    """Defaults are those of Gao 2024 (arXiv 2406.04093), scaled down for short runs.
+
+    Args:
+        samples: PFVs to see in all, repeats counted.
+        batch: PFVs per step, on each rank.
+        lr: learning rate of Adam; None: 2·10⁻⁴ / √(K/2¹⁴).
+        warmup: steps in which it rises to that; at most a tenth of all steps.
+        schedule: "cosine" down to 0, or "constant".
+        dead_after: a latent is dead if it was silent for so many samples; None: 10⁷, at most a tenth of `samples`.
+        buffer: PFVs that are mixed with each other.
+        compute: "bfloat16" runs matrix products in bfloat16.
+        seed: of the order of samples.
+    """
+
+    samples: int = 1_000_000
+    batch: int = 1024
+    lr: float | None = None
+    warmup: int = 1000
+    schedule: Schedule = "cosine"
+    dead_after: int | None = None
+    buffer: int = 1 << 17
+    compute: Compute = "float32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for what, value, choices in (
+            ("schedule", self.schedule, get_args(Schedule)),
+            ("type to compute in", self.compute, get_args(Compute)),
+        ):
+            if value not in choices:
+                raise UnknownNameError(what, value, choices)
+        for name in ("samples", "batch", "buffer"):
+            if getattr(self, name) < 1:
+                raise IerfError(f"{name} is at least 1, not {getattr(self, name)}")
+        if self.warmup < 0 or (self.lr is not None and self.lr <= 0):
+            raise IerfError(f"the learning rate is positive, its warm-up not negative; got {self.lr}, {self.warmup}")
+
+    def steps(self, ranks: int) -> int:
+        """Steps of all ranks together until all samples are seen."""
+        return -(-self.samples // (self.batch * ranks))
+
+    @property
+    def silence(self) -> int:
+        """After how many samples a latent counts as dead."""
+        return self.dead_after if self.dead_after is not None else min(_DEAD_AFTER, max(1, self.samples // 10))
+
+    def rate(self, step: int, steps: int, n_latents: int) -> float:
+        """The learning rate of a step, counted from 0: linear warm-up, then the schedule."""
+        peak = self.lr if self.lr is not None else 2e-4 / math.sqrt(n_latents / 2**14)
+        warmup = min(self.warmup, steps // 10)
+        if step < warmup:
+            return peak * (step + 1) / warmup
+        if self.schedule == "constant":
+            return peak
+        return peak * (1 + math.cos(math.pi * (step - warmup) / max(1, steps - warmup))) / 2
+
+    def ramp(self, step: int, steps: int) -> float:
+        """What sparsity penalties are multiplied with in a step."""
+        return min(1.0, (step + 1) / max(1.0, _RAMP * steps))
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """Where a run is: after `step` steps, with these tensors (weights, moments of Adam, samples of silence)."""
+
+    step: int
+    positions: tuple[Position, ...]
+    """Of the mixing buffers of all ranks."""
+    tensors: Mapping[str, Tensor]
+    history: list[dict[str, Any]] = field(default_factory=list)
+    """Metrics so far."""
+
+
+def save_checkpoint(folder: Path, checkpoint: Checkpoint, run: Mapping[str, Any]) -> None:
+    """Write a checkpoint over the last one, all of it or nothing; `run` says what it belongs to."""
+    state = {
+        "step": checkpoint.step,
+        "positions": [asdict(position) for position in checkpoint.positions],
+        "history": checkpoint.history,
+        "run": run,
+    }
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in checkpoint.tensors.items()}
+    write(folder / CHECKPOINT, safetensors.torch.save(tensors, {"state": json.dumps(state)}))
+
+
+def find_checkpoint(folder: Path, run: Mapping[str, Any]) -> Checkpoint | None:
+    """The checkpoint in a folder, on the CPU, None if there is none. Raises `IerfError` for another run's."""
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return None
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            state = parsed(file.metadata()["state"])
+            positions = tuple(typed(one, Position) for one in state["positions"])
+            step, history, begun = state["step"], state["history"], state["run"]
+            if type(step) is not int or step < 0:
+                raise FieldError(f"step is {step!r}")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise IerfError(f"{str(path)!r} is no checkpoint of a training run: {error}; remove it to begin anew") from None
+    if differs := list(differences(begun, json.loads(json.dumps(run)))):
+        raise IerfError(
+            f"the run in {str(folder)!r} was begun otherwise: {'; '.join(differs)}; give the same or another folder"
+        )
+    return Checkpoint(step, positions, tensors, history)
+
 
 Report = Callable[[int, int, "dict[str, Metrics]"], None]
 """Gets the steps done, all steps, and the metrics of the last one, by layer."""
+
+
+class Trainable(Protocol):
+    """What is trained: a `SAE` for one."""
+
+    n_features: int | None
+    n_latents: int
+    decoder: Tensor
+    scale: Tensor
+    """What its objective multiplies the input by."""
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Everything but the weights, as JSON can hold it."""
+
+    def begin(self, x: Float[Tensor, "N C"]) -> None:
+        """Fix what a first batch decides."""
+
+    def objective(self, x: Float[Tensor, "N C"], stage: Stage) -> Objective:
+        """The loss of a batch."""
+
+    def before_step(self) -> None:
+        """Between the gradients and the step."""
+
+    def after_step(self) -> None:
+        """Behind the step."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """What is learnt, or held."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Parameters and buffers."""
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], /) -> Any:
+        """Put them back."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +192,7 @@ class Metrics:
 
 
 def train(
-    saes: Mapping[str, SAE],
+    saes: Mapping[str, Trainable],
     source: Source,
     settings: Training,
     out: Path | None = None,
@@ -68,7 +220,7 @@ def train(
         "source": source.identity,
     }
     with nullcontext() if out is None or _rank() else only_writer(out):
-        begun = None if out is None else find(out, identity)
+        begun = None if out is None else find_checkpoint(out, identity)
         position, history = Position(), []
         if begun is not None:
             run.restore(begun)
@@ -91,7 +243,7 @@ def train(
 class Run:
     """What a run changes from step to step."""
 
-    def __init__(self, saes: Mapping[str, SAE], settings: Training) -> None:
+    def __init__(self, saes: Mapping[str, Trainable], settings: Training) -> None:
         self.saes, self.settings, self.step = saes, settings, 0
         self.steps = settings.steps(ranks())
         self.device = next(iter(saes.values())).decoder.device
@@ -113,7 +265,7 @@ class Run:
         self.step += 1
         return lambda: {name: Metrics(*torch.stack(found).tolist()) for name, found in readings.items()}
 
-    def _layer(self, name: str, sae: SAE, x: Float[Tensor, "N C"]) -> list[Float[Tensor, ""]]:
+    def _layer(self, name: str, sae: Trainable, x: Float[Tensor, "N C"]) -> list[Float[Tensor, ""]]:
         dead = self.silent[name] >= self.settings.silence
         stage = Stage(self.step, self.settings.ramp(self.step, self.steps), dead)
         half = self.settings.compute == "bfloat16"
@@ -145,7 +297,7 @@ class Run:
             positions = [Position()] * ranks()
             distributed.all_gather_object(positions, position)
         if _rank() == 0:
-            save(out, Checkpoint(self.step, tuple(positions), self._tensors(), history), identity)
+            save_checkpoint(out, Checkpoint(self.step, tuple(positions), self._tensors(), history), identity)
         wait_for_all()
 
     def restore(self, checkpoint: Checkpoint) -> None:
@@ -176,11 +328,11 @@ class Run:
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
-def _named(sae: SAE) -> list[tuple[str, torch.nn.Parameter]]:
+def _named(sae: Trainable) -> list[tuple[str, torch.nn.Parameter]]:
     return [(name, p) for name, p in sae.named_parameters() if p.requires_grad]
 
 
-def _parameters(sae: SAE) -> list[torch.nn.Parameter]:
+def _parameters(sae: Trainable) -> list[torch.nn.Parameter]:
     return [parameter for _, parameter in _named(sae)]
 
 

@@ -15,8 +15,7 @@ from ierf.errors import IerfError, UnknownNameError
 from ierf.experiments.journal import Journal, Track, Values, model_fingerprint, run_over
 from ierf.experiments.results import Results, as_values
 from ierf.model import VisionModel, evaluating
-from ierf.store.data import Images
-from ierf.store.weights import weights_hash
+from ierf.store import Images, weights_hash
 
 DEFAULT = tuple(method for method in METHODS if method != "srd")
 MEASURES = ("entropy", "spread", "displacement", "outside", "evidence entropy")

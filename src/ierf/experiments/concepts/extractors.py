@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from ierf.concepts import match_concepts
 from ierf.concepts.bank_fitting import PER_CHANNEL
-from ierf.concepts.matching import match_concepts
 from ierf.errors import IerfError
 from ierf.experiments.concepts.fitted import MEASURES, FitSettings, Fitted, Recipe, fitted, lasso_quality, store_digest
 from ierf.experiments.journal import Journal, Track, Values, run_over

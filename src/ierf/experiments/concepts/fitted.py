@@ -16,15 +16,23 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ierf.concepts import EXTRACTORS, SAE, Extractor, choose_lam, lasso, make_extractor
-from ierf.concepts.bank_fitting import L0_RATIO, concept_count, usual_shift
+from ierf.concepts import (
+    EXTRACTORS,
+    L0_RATIO,
+    SAE,
+    Extractor,
+    Shift,
+    choose_lam,
+    concept_count,
+    lasso,
+    make_extractor,
+    shift_vector,
+    usual_shift,
+)
 from ierf.concepts.sae import Training
-from ierf.concepts.vectors import Shift, shift_vector
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model.following import Values
-from ierf.store import PFVStore, StoredLayer
-from ierf.store.files import write
-from ierf.store.lock import only_writer
+from ierf.store import PFVStore, StoredLayer, only_writer, write
 
 FOLDER = "fitted"
 """In the folder of a run."""

@@ -19,8 +19,7 @@ from ierf.experiments.journal import Track
 from ierf.model import VisionModel, as_vision_model, capture, patched
 from ierf.model.following import Values
 from ierf.model.images import ImageLike
-from ierf.store import contact_sheet
-from ierf.store.data import First, Images, open_images
+from ierf.store import First, Images, contact_sheet, open_images
 from ierf.store.pictures import part
 
 

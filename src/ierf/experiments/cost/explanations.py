@@ -37,15 +37,12 @@ from torch import Tensor, nn
 
 from ierf.attribution import attribute, effective_receptive_fields, usual_method
 from ierf.attribution.srd import SRDPass
-from ierf.cafe import LatentLayer, ierfs
-from ierf.cafe.index import add_batch, empty
+from ierf.cafe import LatentLayer, add_batch, empty, ierfs
 from ierf.graph import Alignment, Reconstruction, integrated_gradients, midpoints
 from ierf.graph import LayerObjective as Question
 from ierf.model import Section, VisionModel, capture, evaluating
 from ierf.rules import SRDRules
-from ierf.store.clock import Clock
-from ierf.store.data import Images
-from ierf.store.evidence import collect_batch, sites
+from ierf.store import Clock, Images, collect_batch, sites
 from ierf.store.plan import Settings
 
 Work = Callable[[], object]

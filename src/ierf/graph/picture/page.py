@@ -20,7 +20,7 @@ from ierf.graph.concept_graph import ConceptGraph
 from ierf.graph.elements import SIGNIFICANT, Cells, Node
 from ierf.graph.picture.drawing import mosaic, percent, svg
 from ierf.graph.schema import to_json
-from ierf.store.lock import only_writer
+from ierf.store import only_writer
 
 SUFFIXES = (".json", ".html", ".svg")
 _SIDE = 96
