@@ -21,6 +21,8 @@ def channel_axis(
         return output.ndim - 1 - int(name[-2])
     if name == "linear":
         return output.ndim - 1
+    if name in _CHANNELS_FIRST or (name == "unfold" and output.ndim < parent.ndim):
+        return 1
     if name == "einsum":
         return _summed_axis(args, parent, axis, output)
     if name == "tensordot":
@@ -46,6 +48,9 @@ def channel_axis(
     return _reshaped_axis(parent, axis, output)
 
 
+_CHANNELS_FIRST = frozenset(
+    "fold pixel_shuffle pixel_unshuffle channel_shuffle conv_transpose1d conv_transpose2d conv_transpose3d".split()
+)
 _ELEMENTWISE = frozenset("add sub rsub mul div maximum minimum where addcmul lerp pow".split())
 _KEEP_AXES = frozenset(
     "add sub rsub mul div chunk split tensor_split split_with_sizes narrow cat concat concatenate index_select roll "
@@ -243,6 +248,8 @@ def _indexed_axis(index: Any, parent: Tensor, axis: int) -> int:
 
 def _written_axis(target: Tensor, index: Any, value: Tensor, axis: int) -> int:
     """Along which axis of a tensor the channels of a value run that is written to a part of it."""
+    if value.ndim < 2 or any(isinstance(i, Tensor) for i in (index if isinstance(index, tuple) else (index,))):
+        return default_axis(target)
     part = target[index]
     step, size = part.stride(axis + part.ndim - value.ndim), part.shape[axis + part.ndim - value.ndim]
     found = [i for i in range(target.ndim) if target.stride(i) == step and target.shape[i] >= size]

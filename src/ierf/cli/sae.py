@@ -169,7 +169,7 @@ def evaluate(
     ] = False,
     limit: Limit = None,
     save: Annotated[
-        Path | None, typer.Option("--out", "-o", metavar="CHECKPOINT", help="Also write the numbers as JSON.")
+        Path | None, typer.Option("--out", "-o", metavar="FILE", help="Also write the numbers as JSON.")
     ] = None,
     device: Device = "cpu",
 ) -> None:
@@ -219,7 +219,7 @@ def show(
     latent: Annotated[list[int] | None, typer.Option(metavar="N", help="A latent; default: ten at random.")] = None,
     count: Annotated[int, typer.Option(min=1, help="Photographs of each latent.")] = 10,
     seed: Annotated[int, typer.Option(help="Of the choice.")] = 0,
-    save: Annotated[Path, typer.Option("--out", "-o", metavar="CHECKPOINT", help="The picture to write.")] = Path(
+    save: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The picture to write.")] = Path(
         "latents.png"
     ),
     model: Model = DEFAULT_MODEL,

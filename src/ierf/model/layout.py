@@ -21,11 +21,12 @@ def channels_of_pixels(net: nn.Module, forward: Callable[[Tensor], Any], x: Tens
 
     forward: the network as a function. What happens to the pixels before the first layer (permuted, reshaped, padded,
     normalised, resized) is followed by its gradient: two values that differ in the channel alone come from pixels that
-    do. A network that begins with a linear layer says nothing: then the axis is the first of 1, the last, and 2 that
-    is short enough for channels.
+    do. Where a single axis is short enough for channels that is it, without a pass; a network that begins with a linear
+    layer says nothing: then it is the first of 1, the last, and 2 that is short enough.
     """
-    if x.ndim == 4 and x.shape[1] in (1, 3) and x.shape[3] > _FEW:
-        return 1
+    short = [i for i in range(1, x.ndim) if x.shape[i] <= _FEW]
+    if len(short) == 1:
+        return short[0]
     known = _KNOWN.setdefault(net, {})
     shape = tuple(x.shape[1:])
     if shape not in known:

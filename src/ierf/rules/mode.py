@@ -131,6 +131,11 @@ class Call:
         k = self.tracked.get(id(tensor))
         return None if k is None else self.tape.nodes[k]
 
+    def own_size(self, tensor: Tensor) -> int:
+        """The numbers in an argument, before they were expanded."""
+        k = self.tracked.get(id(tensor))
+        return tensor.numel() if k is None else self.tape.own_size(k)
+
     def hold(self, tensor: Tensor) -> Tensor:
         """The same values as a constant: no relevance flows back through them."""
         self.held.append(self.tracked[id(tensor)])

@@ -14,6 +14,8 @@ from ierf.rules.bias import Affine
 from ierf.rules.fields import Fields, pixel_fields, receptive_fields
 from ierf.rules.primitives import Place, metered
 
+_EXPANSIONS = frozenset(["expand", "expand_as", "broadcast_to", "broadcast_tensors", "repeat"])
+
 
 class Made(NamedTuple):
     """The call that made a node, and the nodes that its relevance goes to."""
@@ -115,6 +117,13 @@ class Tape:
         """`layer` has returned `node`."""
         self.layers[layer] = node
         self.calls.setdefault(layer, []).append(node)
+
+    def own_size(self, node: int) -> int:
+        """The numbers that a node holds before they were expanded."""
+        entry = self.nodes[node]
+        while entry.operation in _EXPANSIONS and entry.made is not None:
+            entry = self.nodes[entry.made.sources[0]]
+        return entry.tensor.numel()
 
     def cuts(self, end: int | None = None) -> list[int]:
         """Nodes that every path from the input to `end` (default: the output) passes, in order, `end` included.

@@ -52,7 +52,7 @@ def gate_among(call: Call, factors: list[Tensor]) -> Tensor | None:
         return None
     if (own := own_gate(call, factors)) is not None:
         return own
-    by_size, by_kind = ([rank(f) for f in factors] for rank in (Tensor.numel, lambda f: gate_strength(call, f)))
+    by_size, by_kind = ([rank(f) for f in factors] for rank in (call.own_size, lambda f: gate_strength(call, f)))
     if by_size[0] != by_size[1]:
         return factors[0] if by_size[0] < by_size[1] else factors[1]
     if max(by_kind) >= 2 and by_kind[0] != by_kind[1]:

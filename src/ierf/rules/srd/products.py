@@ -25,7 +25,10 @@ def gates_among(call: Call, factors: list[Tensor]) -> list[Tensor]:
     """The factor that is broadcast over the other, else the one that comes from the more gate-like operation."""
     if len(factors) != 2 or factors[0] is factors[1]:
         return []
-    for rank in (lambda t: -t.numel() if call.name == "mul" else 0, lambda t: getattr(call.node_of(t), "gate", 0)):
+    for rank in (
+        lambda t: -call.own_size(t) if call.name == "mul" else 0,
+        lambda t: getattr(call.node_of(t), "gate", 0),
+    ):
         first, second = map(rank, factors)
         if first != second:
             return [factors[0] if first > second else factors[1]]
