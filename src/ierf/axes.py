@@ -106,8 +106,10 @@ def channels_of(
     if name in RESHAPES and output.numel() == parent.numel():
         found = _reshaped_channels(parent, channels, output)
         return found or ((Channels(axis, 1, output.shape[axis]),) if axis > 0 else ())
+    if name in ("conv1d", "conv2d", "conv3d"):
+        return (Channels(axis, 1, output.shape[axis] // _beside(channels, parent, axis)),)
     alone = len(channels) == 1 and channels[0].whole(parent) and channels[0].axis == before
-    if alone or name in ("linear", "conv1d", "conv2d", "conv3d"):
+    if alone or name == "linear":
         return () if axis == INDEXED_AWAY else (Channels(axis, 1, output.shape[axis]),)
     moved = []
     for one in channels:
@@ -121,16 +123,22 @@ def channels_of(
     return tuple(moved)
 
 
-def isolated(v: Tensor, channels: tuple[Channels, ...]) -> tuple[Tensor, tuple[int, ...]]:
+def _beside(channels: tuple[Channels, ...], parent: Tensor, axis: int) -> int:
+    """How many samples lie beside the channels in the axis that a convolution takes for channels, one in each group."""
+    here = [one for one in channels if one.axis == axis]
+    return parent.shape[axis] // (here[0].inner * here[0].size) if len(here) == 1 and here[0].inner == 1 else 1
+
+
+def isolated(v: Tensor, channels: tuple[Channels, ...], exact: bool = False) -> tuple[Tensor, tuple[int, ...]]:
     """`v` with the axis split that holds channels and samples, and the axes of channels in it.
 
-    Other axes that hold channels are channels as a whole. Where none does, each number is a PFV of one.
+    Other axes that hold channels are channels as a whole, unless `exact`. Where none does, each number is a PFV of one.
     """
     size: list[int] = []
     axes: list[int] = []
     for i, n in enumerate(v.shape):
         inside = [one for one in channels if one.axis == i]
-        if inside and inside[0].apart(v):
+        if inside and not exact and inside[0].apart(v):
             axes.append(len(size))
             inside = []
         left = n

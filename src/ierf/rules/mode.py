@@ -513,6 +513,7 @@ class RuleMode(TorchFunctionMode):
             constant=call.constant or all(self.tape.nodes[k].constant for k in sources),
             channel_taken=axis == INDEXED_AWAY,
             channels=channels,
+            merged=tensor.ndim > 1 and axis > 0 and len(tensor) < self._samples,
             lost=call.name not in LAYERS and (main.lost or selects_by_mask(call.name, call.args)),
             masked=bool(call.masks()),
         )

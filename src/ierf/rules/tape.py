@@ -56,6 +56,8 @@ class Node:
     """Whether one channel was indexed out, so that `axis` is only a guess."""
     channels: tuple[Channels, ...] = ()
     """All places of the channels, where heads or a reshape have put them into other axes than `axis` alone."""
+    merged: bool = False
+    """Whether samples have gone into another axis than the first."""
     lost: bool = False
     """Whether a mask has chosen among channels, so that no axis holds them."""
     masked: bool = False
@@ -64,7 +66,8 @@ class Node:
     @property
     def plain(self) -> bool:
         """Whether its channels are in one axis. What a reshape has put beside them there counts as channels."""
-        return len(self.channels) == 1 and self.channels[0].axis == self.axis and self.channels[0].apart(self.tensor)
+        alone = len(self.channels) == 1 and self.channels[0].axis == self.axis
+        return alone and not self.merged and self.channels[0].apart(self.tensor)
 
     @property
     def open(self) -> bool:

@@ -58,7 +58,7 @@ def written_out(call: Call) -> Tensor | None:
     if node.plain:
         call.scalar = True
         return through(_WrittenOut, v, z, node.axis, call.backward)
-    apart, axes = isolated(v, node.channels)
+    apart, axes = isolated(v, node.channels, node.merged)
     return through(_WrittenOut, apart, z.reshape(apart.shape), axes, call.backward).reshape(z.shape)
 
 
@@ -71,7 +71,7 @@ def _shared(call: Call, v: Tensor, function: Callable[[Tensor], Tensor], node: N
         call.scalar = True
         a, call.port = sharing_ratio(v, function, node.axis, call.backward)
         return a
-    apart, axes = isolated(v, node.channels)
+    apart, axes = isolated(v, node.channels, node.merged)
     a, _ = sharing_ratio(apart, lambda t: function(t.reshape(v.shape)).reshape(t.shape), axes, call.backward)
     return a.reshape(v.shape)
 
