@@ -27,7 +27,7 @@ def channel_axis(
         return _summed_axis(args, parent, axis, output)
     if name == "tensordot":
         return _contracted_axis(args, kwargs, parent, axis, output)
-    if name in ("permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "T", "mT"):
+    if name in _MOVES:
         return _moved_axis(name, args, kwargs, parent, axis)
     if name in ("unsqueeze", "stack"):
         dim = _dimension(args[1:], kwargs, 0) % output.ndim
@@ -48,6 +48,20 @@ def channel_axis(
     return _reshaped_axis(parent, axis, output)
 
 
+def sample_axis(
+    name: str, args: tuple[Any, ...], kwargs: dict[str, Any], parent: Tensor, axis: int, output: Tensor
+) -> int:
+    """The axis of the samples in an operation's output: changed by what moves, inserts or takes away axes alone."""
+    if axis == INDEXED_AWAY:
+        inserted = name in _INSERT and channel_axis(name, args, kwargs, parent, axis, output) == 0
+        return 0 if inserted else axis
+    if name in _MOVES or name in _INSERT or name in ("squeeze", "select", "unbind"):
+        return channel_axis(name, args, kwargs, parent, axis, output)
+    return axis
+
+
+_INSERT = ("unsqueeze", "stack", "__getitem__")
+_MOVES = ("permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "T", "mT")
 _CHANNELS_FIRST = frozenset(
     "fold pixel_shuffle pixel_unshuffle channel_shuffle conv_transpose1d conv_transpose2d conv_transpose3d".split()
 )

@@ -96,8 +96,10 @@ class RecordedPass:
         return maps[-1]
 
     def _has_features(self, node: int) -> bool:
-        """Whether a node is a map of its own: not one rearranged, nor pooled along some of the picture's axes."""
+        """Whether a node is a map of each sample: not one rearranged, nor pooled along some of the picture's axes."""
         entry, axes = self.tape.nodes[node], len(self.tape.nodes[0].map_shape)
+        if entry.sample_axis != 0:
+            return False
         pooled = entry.operation in _REDUCTIONS and len(entry.map_shape) < axes
         return not pooled and entry.operation not in _REARRANGEMENTS and not entry.operation.startswith("adaptive")
 

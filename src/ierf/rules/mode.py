@@ -23,6 +23,7 @@ from ierf.axes import (
     channel_axis,
     channels_of,
     default_axis,
+    sample_axis,
     selects_by_mask,
 )
 from ierf.errors import IerfError, UnsupportedOperationError
@@ -513,6 +514,7 @@ class RuleMode(TorchFunctionMode):
             constant=call.constant or all(self.tape.nodes[k].constant for k in sources),
             channel_taken=axis == INDEXED_AWAY,
             channels=channels,
+            sample_axis=sample_axis(call.name, call.args, call.kwargs, parent, main.sample_axis, tensor),
             merged=tensor.ndim > 1 and axis > 0 and len(tensor) < self._samples,
             lost=call.name not in LAYERS and (main.lost or selects_by_mask(call.name, call.args)),
             masked=bool(call.masks()),

@@ -56,6 +56,8 @@ class Node:
     """Whether one channel was indexed out, so that `axis` is only a guess."""
     channels: tuple[Channels, ...] = ()
     """All places of the channels, where heads or a reshape have put them into other axes than `axis` alone."""
+    sample_axis: int = 0
+    """Where the samples are; −1 where one was taken out."""
     merged: bool = False
     """Whether samples have gone into another axis than the first."""
     lost: bool = False
