@@ -5,15 +5,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from support.concept_graphs import illustrated
 from support.damage import silent
-from test_graph_files import _illustrated
 
 from ierf.errors import IerfError
 from ierf.graph import ConceptGraph
 
 
 def test_damaged_graphs(tmp_path: Path) -> None:
-    _illustrated().save(tmp_path / "graph" / "graph.json")
+    illustrated().save(tmp_path / "graph" / "graph.json")
 
     def read(path: Path) -> ConceptGraph:
         return ConceptGraph.load(path / "graph.json")
@@ -41,7 +41,7 @@ def test_damaged_graphs(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_wrong_is_named(tmp_path: Path, change: Any, said: str) -> None:
-    path = _illustrated().save(tmp_path / "graph.json")
+    path = illustrated().save(tmp_path / "graph.json")
     content = json.loads(path.read_text())
     change(content)
     path.write_text(json.dumps(content))

@@ -18,6 +18,8 @@ from ierf.typed import FieldError, parsed, typed
 FORMAT = "ierf-concept-graph"
 VERSION = 2
 _HEADER = ("format", "version")
+_OF_THE_PAGE = ("notes",)
+"""What a reader has written on the page, beside the graph."""
 READ = (1, VERSION)
 """Version 1 has no maps of edges."""
 
@@ -51,7 +53,7 @@ def from_json(content: Any, source: str) -> ConceptGraph:
         known = " and ".join(map(str, READ))
         raise IerfError(f"{source!r} has the version {content.get('version')} of the format, this ierf reads {known}")
     try:
-        whole = {name: value for name, value in content.items() if name not in _HEADER}
+        whole = {name: value for name, value in content.items() if name not in (*_HEADER, *_OF_THE_PAGE)}
         graph = typed({**whole, **_rows(content)}, ConceptGraph)
         check(graph, [node.get("id") for node in content["nodes"]])
     except FieldError as error:
