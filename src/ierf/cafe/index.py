@@ -20,8 +20,8 @@ from ierf.concepts.sae import SAE
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import Captured, VisionModel, capture, evaluating
 from ierf.model.following import Values
+from ierf.model.forward import logits_of
 from ierf.model.images import ImageLike
-from ierf.model.logits import logits_of
 from ierf.store.data import First, Images, open_images
 from ierf.store.files import read_json, write, write_json
 from ierf.store.lock import only_writer

@@ -4,8 +4,7 @@ from pathlib import Path
 from typing import Any
 
 from ierf.errors import IerfError
-from ierf.model.loading.extras import extra
-from ierf.model.loading.hub import hub
+from ierf.model.loading.extras import extra, hub
 
 PREFIX = "hf:"
 

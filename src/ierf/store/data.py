@@ -14,8 +14,8 @@ import numpy as np
 from PIL import Image
 
 from ierf.errors import IerfError
+from ierf.files import missing
 from ierf.model import find_images, read_image
-from ierf.model.files import missing
 from ierf.model.images import ImageLike, as_image
 from ierf.model.loading.extras import extra
 

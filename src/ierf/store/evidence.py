@@ -17,7 +17,7 @@ from ierf.attribution.srd import SRDPass
 from ierf.attribution.token_grid import TokenGrid
 from ierf.errors import IerfError
 from ierf.model import VisionModel
-from ierf.model.precision import lowered
+from ierf.model.forward import lowered
 from ierf.store.clock import Clock
 from ierf.store.plan import LayerPlan, Settings
 from ierf.store.positions import stored_positions

@@ -13,7 +13,7 @@ import safetensors.torch
 from ierf.concepts.sae.sae import SAE
 from ierf.concepts.sae.settings import Training
 from ierf.errors import IerfError
-from ierf.model.files import missing
+from ierf.files import missing
 from ierf.store.files import read_json, write, write_json
 from ierf.typed import FieldError, parsed, typed
 
