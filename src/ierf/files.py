@@ -1,11 +1,11 @@
-"""Writing files whole or not at all."""
+"""Files: written whole or not at all; which ones are near where one is missing."""
 
 import os
 import secrets
 from contextlib import suppress
 from pathlib import Path
 
-from ierf.errors import IerfError
+from ierf.errors import IerfError, suggestion
 
 
 def write(path: Path, content: bytes) -> Path:
@@ -22,6 +22,15 @@ def write(path: Path, content: bytes) -> Path:
     except OSError as error:
         raise IerfError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
     return path
+
+
+def missing(path: Path) -> IerfError:
+    """The error for a path that does not exist, with the names nearest to it in the folder where it should be."""
+    folder = path.parent
+    if not folder.is_dir():
+        return IerfError(f"there is no file {str(path)!r}: its folder does not exist")
+    names = sorted(entry.name for entry in folder.iterdir())
+    return IerfError(f"there is no file {str(path)!r}{suggestion(path.name, names)}")
 
 
 def _replace(path: Path, content: bytes) -> None:

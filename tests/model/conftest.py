@@ -5,13 +5,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from ierf.model.loading import from_timm, from_torchvision, hub
+from ierf.model.loading import extras, from_timm, from_torchvision
 
 
 @pytest.fixture
 def unreachable(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No server answers, and nothing is cached."""
-    for module in (hub, from_timm, from_torchvision):
+    for module in (extras, from_timm, from_torchvision):
         monkeypatch.setattr(module, "answers", lambda url: False)
     constants = pytest.importorskip("huggingface_hub.constants")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))

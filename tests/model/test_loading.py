@@ -15,10 +15,10 @@ from torch import nn
 
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import Preprocess, available, load
-from ierf.model.bundled.resnet import resnet18_tiny
-from ierf.model.loading import extras, from_timm, from_torchvision, from_transformers, hub
-from ierf.model.loading.labels import read_labels
-from ierf.model.loading.spec import parse
+from ierf.model.bundled.convolutional import resnet18_tiny
+from ierf.model.loading import extras, from_timm, from_torchvision, from_transformers
+from ierf.model.loading.from_disk import read_labels
+from ierf.model.loading.source import parse
 
 ARCH = "arch=bundled:resnet18-tiny"
 
@@ -126,7 +126,7 @@ def test_cached_weights_load_without_the_hub(unreachable: None, tmp_path: Path) 
 
 
 def test_nobody_answers_at_a_closed_port() -> None:
-    assert not hub.answers("http://127.0.0.1:9/")
+    assert not extras.answers("http://127.0.0.1:9/")
 
 
 def test_a_missing_extra_says_how_to_install_it() -> None:
@@ -324,7 +324,7 @@ def test_a_file_that_would_run_code_is_refused(tmp_path: Path, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("name", ["w.pt", "w.safetensors"])
-@pytest.mark.parametrize("content", [b"", b"not weights at all", b"PK\x03\x04broken"])
+@pytest.mark.parametrize("content", [b"", b"not weights at all", b"junk", b"PK\x03\x04broken"])
 def test_a_file_that_is_no_weights(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(IerfError, match="is not a") as caught:

@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import ierf
-from ierf.model.bundled.resnet import resnet18_tiny
-from ierf.model.bundled.vit import vit_tiny
-from ierf.model.loading import from_bundle
+from ierf.model.bundled.convolutional import resnet18_tiny
+from ierf.model.bundled.transformer import vit_tiny
+from ierf.model.loading import from_disk
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 
@@ -184,12 +184,12 @@ def test_what_a_script_writes_is_what_the_bundle_loads(
     exact = copy.deepcopy(net.state_dict())
     common.finish(name, net, photos, tmp_path / name.replace("-", "_"))
     assert all(torch.allclose(exact[key], tensor, atol=1e-3) for key, tensor in net.state_dict().items())
-    monkeypatch.setattr(from_bundle, "_FOLDER", tmp_path)
+    monkeypatch.setattr(from_disk, "_FOLDER", tmp_path)
     model = ierf.load(f"bundled:{name}")
     x = torch.randn(2, 3, 64, 64)
     assert torch.equal(model(x), net.eval()(x))
     assert model.labels == tuple(f"class {i}" for i in range(10))
-    card = from_bundle._card(name)
+    card = from_disk._card(name)
     assert (card["accuracy"]["top1"], card["accuracy"]["top5"]) == pytest.approx(common.accuracy(net, photos))
     resumed = common.load_checkpoint(make(10), tmp_path / f"{name.replace('-', '_')}.safetensors")
     assert all(torch.equal(p, q) for p, q in zip(net.parameters(), resumed.parameters(), strict=True))

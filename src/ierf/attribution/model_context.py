@@ -15,8 +15,8 @@ from torch.nn.parameter import is_lazy
 
 from ierf.errors import IerfError
 from ierf.model import VisionModel, evaluating, logits_of
+from ierf.model.forward import FullPrecision, PlainPass, is_lowered
 from ierf.model.layout import channels_of_pixels
-from ierf.model.precision import FullPrecision, PlainPass, is_lowered
 from ierf.operations import tensors_in
 
 _BORROWED: WeakKeyDictionary[nn.Module, RLock] = WeakKeyDictionary()

@@ -16,10 +16,9 @@ from ierf.cafe.latents import Kind, LatentLayer
 from ierf.cafe.top_examples import TopExamples, max_activations
 from ierf.concepts.sae import SAE
 from ierf.errors import IerfError
-from ierf.model import Captured, VisionModel, capture, evaluating
+from ierf.model import Captured, VisionModel, capture, evaluating, logits_of
 from ierf.model.following import Values
 from ierf.model.images import ImageLike
-from ierf.model.logits import logits_of
 from ierf.store import First, Images, only_writer, open_images, read_ahead, weights_hash, write, write_json
 
 _READERS = 2

@@ -16,8 +16,7 @@ from torch import Tensor
 from ierf.concepts.layer_concepts import ClassShares, ConceptTree, LayerConcepts, ShiftFrom
 from ierf.errors import IerfError
 from ierf.model.following import Values
-from ierf.model.loading.extras import extra
-from ierf.model.loading.hub import hub
+from ierf.model.loading.extras import extra, hub
 from ierf.store import WRITER, ModelRecord, PFVStore, check_names, differences, explained, read_json, write, write_json
 from ierf.typed import FieldError, parsed, typed
 

@@ -17,8 +17,8 @@ import torch
 from PIL import Image, ImageDraw
 
 from ierf.errors import IerfError, UnknownNameError
+from ierf.files import missing
 from ierf.model import find_images, read_image
-from ierf.model.files import missing
 from ierf.model.loading.extras import extra
 
 _END = 1 << 15

@@ -1,11 +1,9 @@
 """A vision model as the rest of the library sees it: network, preprocessing, labels, layers; and how to get one."""
 
 from ierf.model.capture import Captured, capture, patched
-from ierf.model.evaluating import evaluating
-from ierf.model.files import find_images
-from ierf.model.images import read_image
+from ierf.model.forward import evaluating, logits_of
+from ierf.model.images import find_images, read_image
 from ierf.model.loading import available, find_models, load
-from ierf.model.logits import logits_of
 from ierf.model.preprocess import Preprocess
 from ierf.model.section import Section
 from ierf.model.shift import shift_of, shifts_of

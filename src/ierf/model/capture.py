@@ -11,9 +11,8 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from ierf.axes import INDEXED_AWAY, channel_axis, default_axis
 from ierf.errors import IerfError
-from ierf.model.evaluating import evaluating
 from ierf.model.following import Following, Operation, Site, Values, check_values
-from ierf.model.logits import logits_of
+from ierf.model.forward import evaluating, logits_of
 from ierf.model.vision_model import VisionModel, as_vision_model
 
 Replacement = Callable[[Float[Tensor, "N P C"]], Float[Tensor, "N P C"]]

@@ -1,22 +1,51 @@
-"""Reading photographs from disk, whatever they turn out to be."""
+"""Photographs: found in folders, read whatever they turn out to be, their pixels as 8-bit RGB."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from threading import Lock
 
 import numpy as np
 import torch
+from jaxtyping import Num, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from ierf.errors import IerfError
-from ierf.model.files import missing
-from ierf.model.pixels import from_array, to_rgb
+from ierf.files import missing
 from ierf.muted import muted
 
 ImageLike = str | Path | Image.Image | np.ndarray
 
 MAX_MEGAPIXELS = 512
 _PILLOWS_LIMIT = Lock()
+IMAGE_SUFFIXES = frozenset(
+    {
+        ".avif",
+        ".bmp",
+        ".gif",
+        ".jfif",
+        ".jpeg",
+        ".jpg",
+        ".pbm",
+        ".pgm",
+        ".png",
+        ".pnm",
+        ".ppm",
+        ".tga",
+        ".tif",
+        ".tiff",
+        ".webp",
+    }
+)
+
+
+def find_images(paths: Sequence[str | Path]) -> list[Path]:
+    """The image files that `paths` stand for: files as they are, folders searched recursively, each folder sorted.
+
+    Hidden files are left out of a folder. Raises `IerfError` for a folder without images and for a path that does not
+    exist, with the names nearest to it.
+    """
+    return [image for path in paths for image in _images_at(Path(path))]
 
 
 def read_image(path: str | Path) -> Image.Image:
@@ -128,3 +157,67 @@ def _reason(error: Exception) -> str:
 
 def _unreadable(path: Path, reason: str) -> IerfError:
     return IerfError(f"cannot read the image {str(path)!r}: {reason}")
+
+
+def _images_at(path: Path) -> list[Path]:
+    if not path.exists():
+        raise missing(path)
+    if not path.is_dir():
+        return [path]
+    images = sorted(file for file in path.rglob("*") if _is_image(file))
+    if not images:
+        raise IerfError(f"the folder {str(path)!r} holds no images (looked for {', '.join(sorted(IMAGE_SUFFIXES))})")
+    return images
+
+
+def _is_image(file: Path) -> bool:
+    return file.suffix.lower() in IMAGE_SUFFIXES and not file.name.startswith(".") and file.is_file()
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """The picture in 8-bit RGB without profile or metadata: transparency on white, deep greys scaled, not clipped."""
+    if image.mode == "RGB" and not image.info:
+        return image
+    if image.mode.startswith("I") or image.mode == "F":
+        image = Image.fromarray(eight_bit(np.asarray(image), image.mode))
+    if image.mode not in ("RGB", "L") or "transparency" in image.info:
+        image = _on_white(image) if image.has_transparency_data else image
+    rgb = image.convert("RGB")
+    rgb.info = {}
+    return rgb
+
+
+def eight_bit(values: Num[np.ndarray, "H W"], mode: str) -> UInt8[np.ndarray, "H W"]:
+    """Deep grey values scaled to 0 … 255: black and white are those of `value_range`."""
+    low, high = value_range(values, mode)
+    scaled = (np.nan_to_num(values.astype(np.float32), nan=low, posinf=high, neginf=low) - low) * (255 / (high - low))
+    return np.asarray(np.rint(scaled), dtype=np.uint8)
+
+
+def value_range(values: Num[np.ndarray, "H W"], mode: str) -> tuple[float, float]:
+    """What counts as black and as white in a deep grey picture.
+
+    16 bit: 0 and 65535, also where Pillow hands them out as 32-bit integers. Floating point: 0 and the first of 1, 255
+    and 65535 that holds all values. Values outside of these: the least and the greatest.
+    """
+    finite = values[np.isfinite(values)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    usual = (1.0, 255.0, 65535.0) if mode == "F" else (65535.0,)
+    if low >= 0 and high <= usual[-1]:
+        return 0.0, next(top for top in usual if high <= top)
+    return low, max(high, low + 1)
+
+
+def from_array(pixels: np.ndarray) -> Image.Image:
+    """An RGB picture of uint8 pixels (H, W, 3), (H, W, 4) or (H, W). Raises `IerfError` for anything else."""
+    fits = pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[2] in (3, 4))
+    if pixels.dtype != np.uint8 or not fits or pixels.size == 0:
+        raise IerfError(
+            f"pixels must be a uint8 array of shape (height, width, 3), not {pixels.dtype} of shape {pixels.shape}"
+        )
+    return to_rgb(Image.fromarray(np.ascontiguousarray(pixels)))
+
+
+def _on_white(image: Image.Image) -> Image.Image:
+    rgba = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba)

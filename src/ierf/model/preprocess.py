@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from ierf.errors import IerfError, UnknownNameError
-from ierf.model.pixels import to_rgb
+from ierf.model.images import to_rgb
 
 Interpolation = Literal["bilinear", "bicubic", "nearest", "lanczos"]
 Channels = tuple[float, ...]

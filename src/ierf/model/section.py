@@ -9,9 +9,8 @@ from torch import Tensor, nn
 
 from ierf.errors import IerfError
 from ierf.model.capture import capture
-from ierf.model.evaluating import evaluating
 from ierf.model.following import FACTORIES, Following, Operation, Site, Values
-from ierf.model.logits import logits_of
+from ierf.model.forward import evaluating, logits_of
 from ierf.model.vision_model import VisionModel, as_vision_model
 from ierf.operations import map_tensors
 

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from torch.utils.weak import WeakIdKeyDictionary
 
 from ierf.errors import IerfError
-from ierf.model.evaluating import evaluating
 from ierf.model.following import Following, Operation, Values, check_values
+from ierf.model.forward import evaluating
 from ierf.model.vision_model import VisionModel, as_vision_model
 from ierf.operations import CONVOLUTIONS, LAYERS, tensors_in
 

@@ -13,8 +13,8 @@ from jaxtyping import Int
 from PIL import Image
 
 from ierf.errors import IerfError
+from ierf.files import missing
 from ierf.model import Preprocess
-from ierf.model.files import missing
 from ierf.model.images import ImageLike
 from ierf.store.arrays import StoredArray
 from ierf.store.files import checksum

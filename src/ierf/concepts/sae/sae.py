@@ -20,7 +20,7 @@ from ierf.concepts.sae.sources import InMemory
 from ierf.concepts.sae.training import Training, train
 from ierf.concepts.sae.variants import RULES
 from ierf.errors import IerfError, UnknownNameError
-from ierf.model.files import missing
+from ierf.files import missing
 
 K = 32
 

@@ -6,10 +6,8 @@ from contextlib import contextmanager
 from typing import Any
 
 from ierf.errors import IerfError, UnknownNameError
-from ierf.model.loading.extras import extra
-from ierf.model.loading.hub import hub, not_here
-from ierf.model.loading.source import Source, wants_random_weights
-from ierf.model.loading.spec import Spec
+from ierf.model.loading.extras import extra, hub, not_here
+from ierf.model.loading.source import Source, Spec, wants_random_weights
 from ierf.model.preprocess import Preprocess
 from ierf.model.vision_model import VisionModel
 from ierf.muted import muted

@@ -6,10 +6,8 @@ from typing import Any
 import torch
 
 from ierf.errors import UnknownNameError
-from ierf.model.loading.extras import extra
-from ierf.model.loading.hub import answers, not_here
-from ierf.model.loading.source import Source, wants_random_weights
-from ierf.model.loading.spec import Spec
+from ierf.model.loading.extras import answers, extra, not_here
+from ierf.model.loading.source import Source, Spec, wants_random_weights
 from ierf.model.preprocess import Preprocess
 from ierf.model.vision_model import VisionModel
 

@@ -10,11 +10,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ierf.errors import IerfError
-from ierf.model.files import missing
-from ierf.model.loading.extras import explained, extra
-from ierf.model.loading.hub import hub, not_here
-from ierf.model.loading.source import Source, wants_random_weights
-from ierf.model.loading.spec import Spec
+from ierf.files import missing
+from ierf.model.loading.extras import explained, extra, hub, not_here
+from ierf.model.loading.source import Source, Spec, wants_random_weights
 from ierf.model.preprocess import Channels, Interpolation, Preprocess
 from ierf.model.vision_model import VisionModel
 

@@ -1,14 +1,29 @@
-"""The front door: a model from its address."""
+"""The front door: a model from its address, and what can be loaded here."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 import torch
 
 from ierf.errors import IerfError, UnknownNameError
-from ierf.model.loading.sources import SOURCES
-from ierf.model.loading.spec import parse
+from ierf.model.loading.from_disk import BUNDLED, file_source
+from ierf.model.loading.from_open_clip import OPEN_CLIP
+from ierf.model.loading.from_timm import TIMM
+from ierf.model.loading.from_torchvision import TORCHVISION
+from ierf.model.loading.from_transformers import TRANSFORMERS
+from ierf.model.loading.source import Source, parse
 from ierf.model.vision_model import VisionModel
+
+_NAMED: dict[str, Source] = {
+    "bundled": BUNDLED,
+    "timm": TIMM,
+    "torchvision": TORCHVISION,
+    "hf": TRANSFORMERS,
+    "open_clip": OPEN_CLIP,
+}
+
+SOURCES: dict[str, Source] = {**_NAMED, "file": file_source(_NAMED)}
 
 SEED = 0
 
@@ -53,3 +68,45 @@ def _device(device: str | torch.device) -> torch.device:
         reason = str(error).splitlines()[0]
         raise IerfError(f"the device {str(device)!r} cannot be used here: {reason}") from None
     return found
+
+
+class Offer(NamedTuple):
+    """One row of the table of models: the word before the colon, what it gives, how many or which, where from."""
+
+    source: str
+    what: str
+    examples: str
+    home: str
+
+
+def available() -> list[Offer]:
+    """One row per source of models; a source whose package is missing says how to install it."""
+    return [Offer(name, source.what, _examples(name), source.home) for name, source in SOURCES.items()]
+
+
+def _examples(name: str) -> str:
+    try:
+        return SOURCES[name].examples()
+    except IerfError as error:
+        return str(error)
+
+
+def find_models(text: str, source: str | None = None) -> list[str]:
+    """Addresses that contain `text`, as `load` takes them.
+
+    Of all sources, those whose package cannot be used have none; if it is the one that is asked for, its `IerfError`
+    is raised.
+    """
+    return [
+        f"{name}:{model}"
+        for name in SOURCES
+        if source in (None, name)
+        for model in (_names(name) if source is None else SOURCES[name].names())
+        if text.casefold() in f"{name}:{model}".casefold()
+    ]
+
+
+def _names(source: str) -> list[str]:
+    with suppress(IerfError):
+        return SOURCES[source].names()
+    return []

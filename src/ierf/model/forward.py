@@ -1,15 +1,67 @@
-"""Running a network in one precision throughout, whatever its forward casts to."""
+"""Running a network: in evaluation mode that is given back, in one precision, and the scores in what it returns."""
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from threading import Lock
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor
+from jaxtyping import Float
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from ierf.errors import IerfError
 from ierf.operations import map_items, operation_name
+
+_HELD: WeakKeyDictionary[nn.Module, int] = WeakKeyDictionary()
+"""Modules that were in training mode -> how many contexts, of any thread, hold them in evaluation mode."""
+_HOLDING = Lock()
+
+
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Every module of `net` in eval mode; on exit each training flag is what it was, also after an exception.
+
+    Where several threads run one network, the last to leave gives it back.
+    """
+    with _HOLDING:
+        held = [module for module in net.modules() if module.training or module in _HELD]
+        for module in held:
+            _HELD[module] = _HELD.get(module, 0) + 1
+            module.training = False
+    try:
+        yield
+    finally:
+        with _HOLDING:
+            for module, times in Counter(held).items():
+                _HELD[module] -= times
+                if not _HELD[module]:
+                    del _HELD[module]
+                    module.training = True
+
+
+def logits_of(output: Any) -> Float[Tensor, "N T"]:
+    """The scores in a network's output: a tensor, the first of a tuple or list, or `.logits` of an object or mapping.
+
+    A backbone without a classifier gives `.image_embeds` or `.pooler_output`: its features stand for classes.
+    Raises `IerfError` where the output holds none of these.
+    """
+    if isinstance(output, Tensor):
+        return output
+    if isinstance(output, tuple | list) and output and isinstance(output[0], Tensor):
+        return output[0]
+    for name in ("logits", "image_embeds", "pooler_output"):
+        value = output.get(name) if isinstance(output, Mapping) else getattr(output, name, None)
+        if isinstance(value, Tensor):
+            return value
+    raise IerfError(
+        f"the network returned {type(output).__name__}, where a tensor of class scores was expected; "
+        "wrap the network in a module whose forward returns that tensor"
+    )
+
 
 _LOW = (torch.float16, torch.bfloat16)
 _CASTS = {"half": torch.float16, "bfloat16": torch.bfloat16}
