@@ -93,6 +93,14 @@ def plain(net: nn.Module, x: Tensor) -> Tensor:
     return tensors_in(output.to_tuple() if hasattr(output, "to_tuple") else output)[0]
 
 
+def settled(net: nn.Module, x: Tensor) -> Tensor:
+    """The plain output of a network that has one. Raises `IerfError` for one that returns others each time."""
+    first, second = plain(net, x), plain(net, x)
+    if not torch.equal(first, second):
+        raise ierf.IerfError("the network returns other values each time it runs (it masks patches at random)")
+    return first
+
+
 def prepared(name: str) -> tuple[nn.Module, Tensor, Tensor]:
     """Network, pictures and plain output; in float64 where that runs."""
     torch.manual_seed(0)
@@ -100,9 +108,9 @@ def prepared(name: str) -> tuple[nn.Module, Tensor, Tensor]:
     net = enlivened(net)
     try:
         wide = x.double()
-        return net.double(), wide, plain(net, wide)
+        return net.double(), wide, settled(net, wide)
     except (RuntimeError, TypeError):
-        return net.float(), x, plain(net.float(), x)
+        return net.float(), x, settled(net.float(), x)
 
 
 def score(y: Tensor) -> Tensor:
@@ -183,6 +191,8 @@ def examined(name: str, seconds: int) -> list[Finding]:
                 net, x, expected = prepared(name)
             except TooSlowError:
                 raise
+            except ierf.IerfError as error:
+                return [Finding(name, m, f"refused: {error}") for m in METHODS]
             except Exception as error:
                 return [Finding(name, m, f"skipped: {type(error).__name__}: {str(error)[:200]}") for m in METHODS]
             for method in METHODS:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 INDEXED_AWAY = -1
+MASKED_AWAY = -2
 
 
 def channel_axis(
@@ -51,17 +52,35 @@ def channel_axis(
 def sample_axis(
     name: str, args: tuple[Any, ...], kwargs: dict[str, Any], parent: Tensor, axis: int, output: Tensor
 ) -> int:
-    """The axis of the samples in an operation's output: changed by what moves, inserts or takes away axes alone."""
+    """The axis of the samples in an operation's output; `INDEXED_AWAY` where one sample was taken out, in a loop say.
+
+    A mask leaves no axis (`MASKED_AWAY`) until a reshape makes them again. Operations that want the samples in front
+    have them there.
+    """
+    if selects_by_mask(name, args):
+        return MASKED_AWAY
+    if axis == MASKED_AWAY:
+        return 0 if name in RESHAPES and output.ndim > 1 else MASKED_AWAY
+    if name in _SAMPLES_FIRST and output.ndim == int(name[-2]) + 2:
+        return 0
+    if name == "__setitem__" and output.ndim > parent.ndim:
+        return axis + output.ndim - parent.ndim
     if axis == INDEXED_AWAY:
         inserted = name in _INSERT and channel_axis(name, args, kwargs, parent, axis, output) == 0
         return 0 if inserted else axis
-    if name in _MOVES or name in _INSERT or name in ("squeeze", "select", "unbind"):
+    if name in _FOLLOWED or (name in _REMOVE_ONE and output.ndim == parent.ndim - 1):
         return channel_axis(name, args, kwargs, parent, axis, output)
     return axis
 
 
 _INSERT = ("unsqueeze", "stack", "__getitem__")
 _MOVES = ("permute", "transpose", "swapaxes", "swapdims", "movedim", "moveaxis", "T", "mT")
+_FOLLOWED = frozenset([*_MOVES, *_INSERT, "einsum", "tensordot"])
+_SAMPLES_FIRST = frozenset(
+    f"{kind}{n}d"
+    for kind in ("conv", "conv_transpose", "max_pool", "avg_pool", "adaptive_avg_pool", "adaptive_max_pool")
+    for n in (1, 2, 3)
+)
 _CHANNELS_FIRST = frozenset(
     "fold pixel_shuffle pixel_unshuffle channel_shuffle conv_transpose1d conv_transpose2d conv_transpose3d".split()
 )

@@ -4,14 +4,9 @@
 """
 
 import pytest
-from support.fuzz import METHODS, PROPERTIES, Built, Program, build, complaint, programs, shrunk, usable
+from support.fuzz import PROPERTIES, Built, Program, build, complaint, programs, shrunk, usable
 
 COUNT, SEED = 100, 0
-HELD = [
-    *(f"{name}, {method}" for name in ("logits", "untouched") for method in METHODS),
-    *(f"{name}, {method}" for name in ("finite_and_alive", "batch_mates") for method in ("attnlrp", "cp_lrp")),
-    "oracle, attnlrp",
-]
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +14,7 @@ def networks() -> list[Built]:
     return [built for built in map(build, programs(COUNT, SEED)) if usable(built)]
 
 
-@pytest.mark.parametrize("name", HELD)
+@pytest.mark.parametrize("name", PROPERTIES)
 def test_random_networks(name: str, networks: list[Built]) -> None:
     check = PROPERTIES[name]
 

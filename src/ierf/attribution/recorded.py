@@ -100,8 +100,10 @@ class RecordedPass:
         entry, axes = self.tape.nodes[node], len(self.tape.nodes[0].map_shape)
         if entry.sample_axis != 0:
             return False
+        if entry.operation in _REARRANGEMENTS:
+            return any(self.tape.nodes[k].sample_axis != 0 for k in entry.parents)
         pooled = entry.operation in _REDUCTIONS and len(entry.map_shape) < axes
-        return not pooled and entry.operation not in _REARRANGEMENTS and not entry.operation.startswith("adaptive")
+        return not pooled and not entry.operation.startswith("adaptive")
 
     @cached_property
     def low(self) -> int:
