@@ -22,6 +22,7 @@ from ierf.attribution.model_context import as_batch, not_finite
 from ierf.attribution.random_map import random_map
 from ierf.attribution.srd import srd
 from ierf.attribution.targets import Target
+from ierf.deprecated import by_present_names
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import VisionModel, as_vision_model
 
@@ -78,7 +79,7 @@ def attribute(
     if method not in METHODS:
         raise UnknownNameError("method", method, METHODS)
     explain = METHODS[method]
-    check_options(method, explain, options)
+    options = checked_options(method, explain, options)
     x = as_batch(vision_model, x)
     if target is None and vision_model.outputs == "features":
         warn(
@@ -100,9 +101,11 @@ def _finite(model: VisionModel, x: Tensor, maps: Tensor) -> Tensor:
     return maps
 
 
-def check_options(method: str, explain: Method, options: Mapping[str, Any]) -> None:
-    """Raise `UnknownNameError` for an option that the method does not take."""
+def checked_options(method: str, explain: Method, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options by their present names. Raises `UnknownNameError` for one that the method does not take."""
+    found = by_present_names(explain, options, stacklevel=3)
     known = [p.name for p in inspect.signature(explain).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    for name in options:
+    for name in found:
         if name not in known:
             raise UnknownNameError(f"option of method {method!r}", name, known)
+    return found
