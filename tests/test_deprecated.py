@@ -1,18 +1,26 @@
 """What was renamed answers to its former name for one version, says so, and gives the same."""
 
 import inspect
+import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from support.transformers import LAYER, autoencoder, model, photographs
 from torch import Tensor, nn
 
 import ierf
 from ierf.attribution import METHODS
+from ierf.cafe import build_index
+from ierf.concepts.matrix_factors import DictionaryLearning
+from ierf.concepts.sae import SAE, FromModel, Training
 from ierf.deprecated import renamed
-from ierf.errors import IerfError
+from ierf.errors import IerfError, UnknownNameError
+from ierf.experiments.concepts.fitted import parse_recipes
 from ierf.graph import LayerObjective
 from ierf.metrics import deletion, fidelity, insertion, stability
+from ierf.store import Settings
 
 CALLED = r"at_once= is called batch= now"
 
@@ -28,31 +36,31 @@ def pixels() -> Tensor:
 
 @pytest.mark.parametrize("method", ["integrated_gradients", "smoothgrad", "fullgrad", "ablationcam", "scorecam"])
 def test_attribute_takes_the_former_name_of_an_option(method: str) -> None:
-    model, x = net(), pixels()
+    network, x = net(), pixels()
     with pytest.warns(DeprecationWarning, match=CALLED) as told:
-        found = ierf.attribute(model, x, 1, method, at_once=3)
+        found = ierf.attribute(network, x, 1, method, at_once=3)
     assert told[0].filename == __file__
-    assert torch.equal(found, ierf.attribute(model, x, 1, method, batch=3))
+    assert torch.equal(found, ierf.attribute(network, x, 1, method, batch=3))
 
 
 def test_so_does_the_function_itself_and_explain() -> None:
-    model, x = ierf.VisionModel(net()), pixels()
+    network, x = ierf.VisionModel(net()), pixels()
     with pytest.warns(DeprecationWarning, match=CALLED) as told:
-        found = METHODS["smoothgrad"](model, x, 1, samples=3, at_once=2)
+        found = METHODS["smoothgrad"](network, x, 1, samples=3, at_once=2)
     assert told[0].filename == __file__
-    assert torch.equal(found, METHODS["smoothgrad"](model, x, 1, samples=3, batch=2))
+    assert torch.equal(found, METHODS["smoothgrad"](network, x, 1, samples=3, batch=2))
     with pytest.warns(DeprecationWarning, match=CALLED):
-        explained = ierf.explain(model, x[0], [1], method="smoothgrad", samples=3, at_once=2)
+        explained = ierf.explain(network, x[0], [1], method="smoothgrad", samples=3, at_once=2)
     assert explained.options == {"samples": 3, "batch": 2}
 
 
 def test_metrics_take_the_former_name() -> None:
-    model, x = net(), pixels()
+    network, x = net(), pixels()
     map = x.sum(1)
     calls: list[Any] = [
-        lambda **o: insertion(model, x, 1, map, **o).scores,
-        lambda **o: deletion(model, x, 1, map, **o).scores,
-        lambda **o: fidelity(model, x, 1, map, runs=5, pixels=4, **o),
+        lambda **o: insertion(network, x, 1, map, **o).scores,
+        lambda **o: deletion(network, x, 1, map, **o).scores,
+        lambda **o: fidelity(network, x, 1, map, runs=5, pixels=4, **o),
         lambda **o: stability(lambda some: some.sum(1), x, samples=4, **o),
     ]
     for call in calls:
@@ -83,3 +91,56 @@ def test_former_values_are_translated_and_signatures_are_new() -> None:
 def test_both_names_together_are_refused() -> None:
     with pytest.raises(IerfError, match="at_once is what batch was called"):
         ierf.attribute(net(), pixels(), 1, "smoothgrad", at_once=1, batch=1)
+
+
+def of_precision() -> Any:
+    return pytest.warns(DeprecationWarning, match=r"compute= is called dtype= now")
+
+
+def test_the_precision_of_a_store_by_its_former_name() -> None:
+    with of_precision():
+        assert Settings(compute="bfloat16") == Settings(dtype="bfloat16")  # type: ignore[call-arg]
+    with of_precision():
+        assert Settings.of(compute="bfloat16", per_image=2) == Settings(dtype="bfloat16", per_image=2)
+    with pytest.raises(UnknownNameError, match="no type to compute in 'float16'"):
+        Settings.of(dtype="float16")
+
+
+def test_the_precision_of_training_by_its_former_name_and_in_files(tmp_path: Path) -> None:
+    with of_precision():
+        former = Training(compute="bfloat16")  # type: ignore[call-arg]
+    assert former == Training(dtype="bfloat16")
+    sae = SAE("topk", 4, 8, 2, training=former)
+    assert list(sae.config["training"])[-2:] == ["compute", "seed"]
+    assert SAE.from_config(sae.config).schedule == former
+    sae.save(tmp_path)
+    assert json.loads((tmp_path / "config.json").read_text())["training"]["compute"] == "bfloat16"
+    assert SAE.load(tmp_path).schedule == former
+    with of_precision():
+        made = parse_recipes(["sae_topk?compute=bfloat16"])[0].make(8, 4, 0, None, 0.9)
+    assert made.schedule.dtype == "bfloat16"  # type: ignore[attr-defined]
+
+
+def test_the_precision_of_an_index_and_of_a_source_by_their_former_names(tmp_path: Path) -> None:
+    network, photos = model(), photographs(3)
+    with of_precision():
+        FromModel(network, photos, [LAYER], compute="bfloat16")  # type: ignore[call-arg]
+    with pytest.raises(UnknownNameError, match="no type to compute in 'bf16'"):
+        FromModel(network, photos, [LAYER], dtype="bf16")  # type: ignore[arg-type]
+    saes = {LAYER: autoencoder()}
+    with pytest.warns(DeprecationWarning, match=r"bfloat16= is called dtype= now"):
+        former = build_index(network, saes, photos, tmp_path / "a", bfloat16=True)  # type: ignore[call-arg]
+    build_index(network, saes, photos, tmp_path / "b", dtype="bfloat16")
+    assert former.settings["bfloat16"] is True
+    for name in ("index.json", "index.safetensors"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+
+
+def test_an_estimator_by_a_former_name() -> None:
+    called = r"batch_size= is called batch= now"
+    with pytest.warns(DeprecationWarning, match=called):
+        made = DictionaryLearning(4, batch_size=9)  # type: ignore[call-arg]
+    assert (made.get_params()["batch"], made.config["batch_size"]) == (9, 9)
+    assert "batch_size" not in made.get_params()
+    with pytest.warns(DeprecationWarning, match=called):
+        assert made.set_params(batch_size=7).batch == 7

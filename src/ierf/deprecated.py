@@ -24,6 +24,7 @@ def renamed(_values: Mapping[Any, Any] | None = None, /, **names: str) -> Callab
         if isinstance(named, type):
             cls: Any = named
             cls.__init__ = _taking(cls.__init__, names, _values or {})
+            cls.__renamed__ = cls.__init__.__renamed__
             for old, new in names.items():
                 setattr(cls, old, property(_former(old, new)))
             return named

@@ -191,15 +191,15 @@ def test_collision_entropy_of_known_maps() -> None:
 
 
 @pytest.mark.parametrize("kind", RULES)
-@pytest.mark.parametrize("bfloat16", [False, True])
-def test_peaks_bound_all_codes_and_maps_are_exact(kind: str, bfloat16: bool) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_peaks_bound_all_codes_and_maps_are_exact(kind: str, dtype: Any) -> None:
     layer = latent_layer()
     sae = trained(kind)
     pfvs = capture(layer.model, prepared(layer, photographs()), [LAYER])[LAYER].pfvs.detach()
     codes = sae.encode(pfvs.flatten(0, 1)).detach().view(11, 10, 16)
-    for part, found in zip(PARTS, max_activations(sae, pfvs, PARTS, bfloat16), strict=True):
+    for part, found in zip(PARTS, max_activations(sae, pfvs, PARTS, dtype), strict=True):
         expected = codes[:, part].amax(1)
-        exact = not (bfloat16 and sae.rule.pointwise)
+        exact = not (dtype == "bfloat16" and sae.rule.pointwise)
         torch.testing.assert_close(found.values, expected, rtol=1e-4 if exact else 0.5, atol=1e-4 if exact else 0.2)
         assert bool((found.bounds >= expected - 1e-6).all())
         samples, latents = torch.ones_like(expected).nonzero(as_tuple=True)
@@ -212,7 +212,7 @@ def test_peaks_bound_all_codes_and_maps_are_exact(kind: str, bfloat16: bool) -> 
 def test_rounded_products_keep_the_same_photographs(tmp_path: Path, kind: str) -> None:
     saes, count = {LAYER: trained(kind)}, photographs(11)
     exact = build_index(model(), saes, count, tmp_path / "exact", top=3, batch=4)
-    rounded = build_index(model(), saes, count, tmp_path / "rounded", top=3, batch=4, bfloat16=True)
+    rounded = build_index(model(), saes, count, tmp_path / "rounded", top=3, batch=4, dtype="bfloat16")
     assert not torch.equal(exact.layer(LAYER).kept.total, rounded.layer(LAYER).kept.total)
     for key, found in exact.layers.items():
         other = rounded.layers[key]

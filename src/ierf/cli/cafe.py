@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ierf.cli.app import DEFAULT_MODEL, Device, Model, one_of, save_picture, say_path, tracked
+from ierf.cli.app import DEFAULT_MODEL, Device, Dtype, Model, one_of, save_picture, say_path, tracked, warn
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import load
 
@@ -29,9 +29,8 @@ def cafe(
     pictures: Annotated[int, typer.Option(min=1, max=16, help="Photographs of each latent.")] = 5,
     method: Annotated[str | None, typer.Option(metavar="NAME", help="Default: attnlrp, srd without attention.")] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N photographs.")] = None,
-    bfloat16: Annotated[
-        bool, typer.Option("--bfloat16", help="A quicker index, where the processor has this type; rounds sums.")
-    ] = False,
+    dtype: Dtype = None,
+    bfloat16: Annotated[bool, typer.Option("--bfloat16", hidden=True)] = False,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     device: Device = "cpu",
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="For the index, pictures, page.")] = Path(
@@ -55,6 +54,9 @@ def cafe(
     from ierf.report.latents import latent_card, latents_sheet, save_latents
     from ierf.store import First, open_images
 
+    if bfloat16:
+        warn("--bfloat16 is called --dtype bfloat16 now")
+        dtype = "bfloat16"
     vision_model = load(model, device)
     way = method or usual_method(vision_model)
     if way not in METHODS:
@@ -73,7 +75,7 @@ def cafe(
             out / "index",
             values=values,
             limit=limit,
-            bfloat16=bfloat16,
+            dtype="bfloat16" if dtype == "bfloat16" else "float32",
             seed=seed,
             track=track,
         )

@@ -14,6 +14,7 @@ from ierf.cli.app import (
     DEFAULT_MODEL,
     Bias,
     Device,
+    Dtype,
     Model,
     Unknown,
     complain,
@@ -76,9 +77,7 @@ def collect(
     pfv_type: Annotated[
         str | None, one_of("--pfv-type", "float16", "float32", help="How PFVs are stored; default: float16.")
     ] = None,
-    dtype: Annotated[
-        str | None, one_of("--dtype", "float32", "bf16", help="What convolutions compute in; default: float32.")
-    ] = None,
+    dtype: Dtype = None,
     seed: Annotated[int | None, typer.Option(help="Of the draws; default: 0.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images at once; default: 16.")] = None,
     block: Annotated[int | None, typer.Option(help="Images per chunk; default: 512.")] = None,
@@ -116,7 +115,7 @@ def collect(
             values=values,
             resolution=resolution,
             pfv_type=pfv_type,
-            compute={"bf16": "bfloat16"}.get(dtype or "", dtype),
+            dtype=dtype,
             seed=seed,
             batch=batch,
             block=block,

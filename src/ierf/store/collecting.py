@@ -78,7 +78,7 @@ def planned(model: VisionModel, source: Images, found: Sequence[Site], settings:
         options=dict(settings.options),
         sampling=_sampling(settings),
         pfv_type=settings.pfv_type,
-        compute={"device": model.device.type, "type": settings.compute},
+        compute={"device": model.device.type, "type": settings.dtype},
         batch=settings.batch,
         block=max(1, min(settings.block, CHUNK_BYTES // largest)),
         versions={"ierf": __version__, "torch": str(torch.__version__)},
