@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import ierf
 from ierf.attribution import METHODS
 from ierf.cafe import build_index
+from ierf.concepts import ConceptBank
 from ierf.concepts.matrix_factors import DictionaryLearning
 from ierf.concepts.sae import SAE, FromModel, Training
 from ierf.deprecated import renamed
@@ -20,7 +21,7 @@ from ierf.errors import IerfError, UnknownNameError
 from ierf.experiments.concepts.fitted import parse_recipes
 from ierf.graph import LayerObjective
 from ierf.metrics import deletion, fidelity, insertion, stability
-from ierf.store import Settings
+from ierf.store import PFVStore, Settings
 
 CALLED = r"at_once= is called batch= now"
 
@@ -144,3 +145,40 @@ def test_an_estimator_by_a_former_name() -> None:
     assert "batch_size" not in made.get_params()
     with pytest.warns(DeprecationWarning, match=called):
         assert made.set_params(batch_size=7).batch == 7
+
+
+def test_progress_is_still_told_to_what_takes_two_arguments(tmp_path: Path) -> None:
+    def of_two() -> Any:
+        return pytest.warns(DeprecationWarning, match=r"called with \(stage, done, total\) now")
+
+    network, photos = model(), photographs(3)
+    counts: list[tuple[int, int]] = []
+    with of_two():
+        store = PFVStore.collect(
+            network,
+            photos,
+            ["blocks.0", "blocks.1"],
+            tmp_path / "s",
+            batch=2,
+            per_image=4,
+            progress=lambda done, total: counts.append((done, total)),  # type: ignore[arg-type, misc]
+        )
+    assert counts == [(2, 3), (3, 3)]
+    told: list[tuple[str, str]] = []
+    with of_two():
+        ConceptBank.fit(store, "pca", 2, progress=lambda name, stage: told.append((name, stage)))  # type: ignore[arg-type, misc]
+    assert told[0] == ("blocks.0", "finding concepts")
+    assert len(told) == 8
+
+
+def test_track_is_what_progress_was(tmp_path: Path) -> None:
+    seen: list[int] = []
+
+    def track(starts: Any) -> Any:
+        for start in starts:
+            seen.append(start)
+            yield start
+
+    with pytest.warns(DeprecationWarning, match="track= is called progress= now"):
+        build_index(model(), {LAYER: autoencoder()}, photographs(3), tmp_path, batch=2, track=track)
+    assert seen == [0, 2]

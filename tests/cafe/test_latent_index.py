@@ -92,12 +92,13 @@ def test_classes_are_those_that_the_network_predicts(tmp_path: Path) -> None:
 def test_a_killed_run_ends_as_one_that_was_not(tmp_path: Path) -> None:
     whole = build(tmp_path / "whole", save_every=1)
 
-    def killed(batches: Any) -> Any:
-        yield from list(batches)[:2]
-        raise KeyboardInterrupt
+    def killed(stage: str, done: int, total: int) -> None:
+        assert (stage, total) == ("indexing", 11)
+        if done == 8:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(tmp_path / "killed", save_every=1, track=killed)
+        build(tmp_path / "killed", save_every=1, progress=killed)
     assert LatentIndex.open(tmp_path / "killed").photographs == 8
     again = build(tmp_path / "killed", save_every=1)
     assert again.photographs == whole.photographs == 11
@@ -146,12 +147,10 @@ def test_a_process_that_is_killed_and_resumed_ends_with_the_same_bytes(tmp_path:
         "from test_latent_index import build\n"
         "from pathlib import Path\n"
         "slow = float(sys.argv[2])\n"
-        "def track(batches):\n"
-        "    for one in batches:\n"
-        "        yield one\n"
-        "        print('saved', flush=True)\n"
-        "        time.sleep(slow)\n"
-        "build(Path(sys.argv[1]), save_every=1, batch=1, track=track)\n"
+        "def told(stage, done, total):\n"
+        "    print('saved', flush=True)\n"
+        "    time.sleep(slow)\n"
+        "build(Path(sys.argv[1]), save_every=1, batch=1, progress=told)\n"
     )
 
     def begun(folder: str, slow: float) -> subprocess.Popen[str]:

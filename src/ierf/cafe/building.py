@@ -1,6 +1,7 @@
 """Building an index of latents: one pass over a data set, which a killed run goes on with (Sec. V)."""
 
 import json
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -21,6 +22,7 @@ from ierf.model import Captured, VisionModel, capture, evaluating
 from ierf.model.following import Values
 from ierf.model.images import ImageLike
 from ierf.model.logits import logits_of
+from ierf.progress import Progress
 from ierf.store import Compute, First, Images, only_writer, open_images, read_ahead, weights_hash, write, write_json
 
 _READERS = 2
@@ -46,7 +48,8 @@ def build_index(
     save_every: int = 32,
     dtype: Compute = "float32",
     seed: int = 0,
-    track: Track = iter,
+    progress: Progress | None = None,
+    track: Track | None = None,
 ) -> LatentIndex:
     """One pass over the photographs for all layers; a killed run goes on from its last save.
 
@@ -58,9 +61,13 @@ def build_index(
         save_every: batches between saves.
         dtype: see `max_activations`. In "bfloat16" what is kept is the same; `fired`, `total`, `of_class` are rounded.
         seed: of the samples.
+        progress: called behind each batch, see `ierf.progress.Progress`.
+        track: what `progress` was; goes through a sequence, batch by batch.
 
     Raises `IerfError` if the folder holds an index with other settings, or has a writer, or no photograph can be read.
     """
+    if track is not None:
+        warnings.warn("track= is called progress= now, see ierf.progress", DeprecationWarning, stacklevel=3)
     source = open_images(images) if limit is None else First(open_images(images), limit)
     layers = [LatentLayer(model, name, sae, values) for name, sae in saes.items()]
     folder, settings = Path(folder), _settings(model, layers, source, top, sample, batch, seed, dtype)
@@ -69,7 +76,7 @@ def build_index(
         batches = _batches(model, source, state.seen, batch)
         starts = range(state.seen, len(source.names), batch)
         with evaluating(model.net), torch.no_grad():
-            for number, start in enumerate(track(starts)):
+            for number, start in enumerate((track or iter)(starts)):
                 numbers, x = next(batches)
                 kept = state.kept
                 if len(x):
@@ -78,6 +85,8 @@ def build_index(
                 state = IndexState(kept, min(start + batch, len(source.names)), state.photographs + len(x))
                 if state.photographs and number % save_every == save_every - 1:
                     _write(folder, state, settings)
+                if progress is not None:
+                    progress("indexing", state.seen, len(source.names))
         if not state.photographs:
             raise IerfError(f"none of the {len(source.names)} photographs of {source.address!r} can be read")
         _write(folder, state, settings)

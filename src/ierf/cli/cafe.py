@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from ierf.cli.app import DEFAULT_MODEL, Device, Dtype, Model, one_of, save_picture, say_path, tracked, warn
+from ierf.cli.app import DEFAULT_MODEL, Device, Dtype, Model, one_of, progress_bar, save_picture, say_path, warn
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import load
 
@@ -67,7 +67,8 @@ def cafe(
     layers = {name: LatentLayer(vision_model, name, found, values) for name, found in saes.items()}
     if layer is not None and layer not in layers:
         raise IerfError(f"there is no autoencoder of {layer!r} in {str(sae)!r}, but of {', '.join(layers)}")
-    with tracked() as track:
+    with progress_bar() as bar:
+        task = bar.add_task("indexing", total=None)
         index = build_index(
             vision_model,
             saes,
@@ -77,7 +78,7 @@ def cafe(
             limit=limit,
             dtype="bfloat16" if dtype == "bfloat16" else "float32",
             seed=seed,
-            track=track,
+            progress=lambda _, done, total: bar.update(task, completed=done, total=total),
         )
     shown = {name: one for name, one in layers.items() if layer in (None, name)}
     if latent is None:

@@ -79,7 +79,7 @@ def fit(
             model=_named(opened, model),
             path=save,
             device=device,
-            progress=lambda layer, stage: bar.update(task, description=f"{layer}: {stage}"),
+            progress=lambda stage, *_: bar.update(task, description=stage),
         )
         if pictures:
             bar.update(task, description="keeping pictures")

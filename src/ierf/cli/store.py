@@ -134,7 +134,7 @@ def collect(
             append=append,
             shard=None if shard is None else Shard.parse(shard),
             workers=workers,
-            progress=lambda images, total: bar.update(task, completed=images, total=total),
+            progress=lambda _, done, total: bar.update(task, completed=done, total=total),
         )
     _report(done, out)
 

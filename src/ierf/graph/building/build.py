@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ierf.errors import IerfError
 from ierf.graph.building.encoding import EncodedLayers, Photographs, encode, open_photographs
-from ierf.graph.building.layer_attribution import STEPS, Attributor, EncodedPhotograph, OnStep, StepCounter, importances
+from ierf.graph.building.layer_attribution import STEPS, Attributor, EncodedPhotograph, importances
 from ierf.graph.building.layer_edges import DRAWS, layer_edges, random_concepts
 from ierf.graph.building.nodes import (
     SHARED,
@@ -22,6 +22,7 @@ from ierf.graph.building.nodes import (
 )
 from ierf.graph.concept_graph import ConceptGraph
 from ierf.model import VisionModel, as_vision_model, evaluating
+from ierf.progress import Progress, StepCounter
 
 if TYPE_CHECKING:
     from ierf.concepts import ConceptBank
@@ -45,7 +46,7 @@ def build(
     draws: int = DRAWS,
     seed: int = 0,
     pictures: bool = True,
-    progress: OnStep | None = None,
+    progress: Progress | None = None,
 ) -> ConceptGraph:
     """The Interlayer Concept Graph of a photograph, or the mean of those of many (arXiv 2605.00474, section VI).
 
@@ -65,7 +66,7 @@ def build(
         draws: random concepts against which edges are tested.
         pictures: whether nodes get exemplars and, for a single photograph, their places and pixels on it, and edges
             where they act.
-        progress: called before each step, see `OnStep`.
+        progress: called before each step, see `ierf.progress.Progress`.
 
     Raises:
         IerfError: a layer that another path of the network goes around, a class, layer or concept that does not exist.
