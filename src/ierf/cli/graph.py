@@ -9,6 +9,7 @@ import typer
 
 from ierf.cli.app import DEFAULT_MODEL, Device, Model, names_of, say, say_path
 from ierf.errors import IerfError
+from ierf.graph.concept_graph import KEEP
 from ierf.model import VisionModel, evaluating, find_images, load, read_image
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def graph(
     ),
     keep: Annotated[
         float, typer.Option(min=0.01, max=1, metavar="SHARE", help="Of the flow between layers whose edges are kept.")
-    ] = 0.8,
+    ] = KEEP,
     steps: Annotated[int, typer.Option(min=1, help="Of integrated gradients, at least.")] = 16,
     seed: Annotated[int, typer.Option(help="Of the random concepts that edges are tested against.")] = 0,
     device: Device = "cpu",

@@ -19,7 +19,6 @@ from ierf.progress import StepCounter
 if TYPE_CHECKING:
     from ierf.concepts import ConceptBank
 
-STEPS = 16
 MOST_STEPS = 144
 
 EncodedPhotograph = tuple[Float[Tensor, "1 3 H W"], EncodedLayers]

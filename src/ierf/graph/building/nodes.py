@@ -14,7 +14,7 @@ from ierf.attribution.targets import Relevance
 from ierf.errors import IerfError
 from ierf.graph.building.encoding import EncodedLayer, EncodedLayers, OpenedPhotographs
 from ierf.graph.building.layer_attribution import Importances, LayerMeans
-from ierf.graph.concept_graph import ConceptGraph
+from ierf.graph.concept_graph import SHARED, TOP, ConceptGraph
 from ierf.graph.elements import LOGITS, RESIDUAL, Cells, ConceptFacts, LayerAccount, Node
 from ierf.graph.picture.drawing import jpeg
 from ierf.model import VisionModel
@@ -23,10 +23,6 @@ from ierf.progress import StepCounter
 if TYPE_CHECKING:
     from ierf.concepts import ConceptBank
 
-TOP = 5
-"""Nodes for each class."""
-SHARED = 3
-"""Nodes for all classes together."""
 _EXEMPLARS = 10
 _CLASSES = 6
 _NEAREST = 5
