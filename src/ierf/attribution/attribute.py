@@ -54,7 +54,7 @@ METHODS: Mapping[str, Method] = {
 def attribute(
     model: VisionModel | nn.Module,
     x: Float[Tensor, "N 3 H W"],
-    target: Target | Sequence[Target] = None,
+    target: Target | str | Sequence[Target | str] = None,
     method: str = "srd",
     resolution: str = "input",
     **options: Any,
@@ -64,8 +64,8 @@ def attribute(
     Args:
         model: a `VisionModel`, or any `torch.nn.Module`; comes back exactly as it was.
         x: prepared pixels; a single picture may come without its batch axis.
-        target: None (the predicted class), a class index, a list with one per sample, one of `ierf.targets`, a list
-            with one of those per sample, or a function from logits (N, K) to one number per sample.
+        target: None (the predicted class), a class by index or name, a list with one per sample, one of `ierf.targets`,
+            a list with one of those per sample, or a function from logits (N, K) to one number per sample.
         method: one of `ierf.attribution.METHODS`.
         resolution: "low" (encoder output), "high" (first map of at least 1/8 of the side), "input" (pixels), or the
             name of a layer whose relevance map to return.
@@ -81,6 +81,7 @@ def attribute(
     explain = METHODS[method]
     options = checked_options(method, explain, options)
     x = as_batch(vision_model, x)
+    target = vision_model.indexed(target)
     if target is None and vision_model.outputs == "features":
         warn(
             "the network returns an embedding, not classes: the map explains its norm; ask for another target, as in "

@@ -61,7 +61,7 @@ def insertion(
     of its own, so that it scores what row by row scores. A map with a value that is not finite has the score NaN.
 
     Args:
-        target: a class, one per sample, a function of the output, or None for the class predicted for x.
+        target: a class by index or name, one per sample, a function of the output, or None: the class predicted for x.
         map: relevance; of another size than the pixels it is scaled bilinearly.
         patch: the side of a square patch, by default a 14th of the picture's longer side; 1 for pixels.
         steps: into how many equal parts (up to rounding) the patches go, by default one patch at a time.

@@ -37,7 +37,7 @@ def fidelity(
     NaN where the sums or the scores are the same in all runs, up to rounding, and for a map that is not finite.
 
     Args:
-        target: a class, one per sample, a function of the output, or None for the class predicted for x.
+        target: a class by index or name, one per sample, a function of the output, or None: the class predicted for x.
         map: relevance; of another size than the pixels it is scaled bilinearly. Several maps of the same pictures,
             with one axis more in front, share the forward passes.
         runs: how many sets.

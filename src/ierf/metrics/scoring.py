@@ -57,8 +57,8 @@ def finite(map: Float[Tensor, "N h w"]) -> Bool[Tensor, " N"]:
 LogitFunction = Callable[[Tensor], Float[Tensor, " N"]]
 """A function of the network's output, with one number per sample."""
 
-Target = None | int | Sequence[int] | Int[Tensor, " N"] | LogitFunction
-"""The class whose score counts, one for all samples or one each; None is the class predicted for the untouched x.
+Target = None | int | str | Sequence[int | str] | Int[Tensor, " N"] | LogitFunction
+"""The class whose score counts, by index or name, one for all samples or one each; None: that predicted for x.
 
 A function of the output, `lambda y: y[:, 3] - y[:, 5]`, is itself the score. `ierf.targets.Logit` is the class that it
 names; targets at a layer are no score of the output.
@@ -95,7 +95,7 @@ def scores(
         raise UnknownNameError("score", score, get_args(Score))
     if batch < 1:
         raise IerfError(f"batch is at least 1, not {batch}")
-    target = getattr(target, "index", target) if type(target).__name__ == "Logit" else target
+    target = model.indexed(getattr(target, "index", target) if type(target).__name__ == "Logit" else target)
     if callable(target) and score != "logit":
         raise IerfError(f"a target that is a function of the output is its own score; score={score!r} is of a class")
     with evaluating(model.net), torch.no_grad():
