@@ -58,7 +58,7 @@ def test_mistakes_are_one_line(folder: Path) -> None:
     assert "no index of latents" in call(folder, "evaluate", "cafe", "--index", str(folder / "photos"))
     assert "there is no method 'atnlrp'" in call(folder, "cafe", *data, "--method", "atnlrp")
     index = call(folder, "cafe", *data, "--latent", "0") and str(folder / "out" / "index")
-    named = call(folder, "evaluate", "cafe", "--index", index, "--layers", "blocks.9")
+    named = call(folder, "evaluate", "cafe", "--index", index, "--layer", "blocks.9")
     assert "there is no layer with an autoencoder 'blocks.9'" in named
 
 

@@ -155,8 +155,27 @@ Unknown = Annotated[
 ]
 
 
+_FORMER = {"--layers": "--layer", "--classes": "--class"}
+"""Options by their former names, taken for one version."""
+
+
+def _by_present_names(args: list[str]) -> list[str]:
+    """What was typed, with a warning for each option by its former name."""
+    end = args.index("--") if "--" in args else len(args)
+    found = []
+    for word in args[:end]:
+        name, equals, value = word.partition("=")
+        if name in _FORMER:
+            warn(f"{name} is called {_FORMER[name]} now")
+        found.append(_FORMER.get(name, name) + equals + value)
+    return [*found, *args[end:]]
+
+
 class _Plain(TyperGroup):
     """A mistake that the library explains: one line, status 2. Ctrl-C: one line, status 130. A bug: its traceback."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _by_present_names(args))
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -5,7 +5,18 @@ from typing import Annotated
 
 import typer
 
-from ierf.cli.app import DEFAULT_MODEL, Device, Dtype, Model, one_of, progress_bar, save_picture, say_path, warn
+from ierf.cli.app import (
+    DEFAULT_MODEL,
+    Device,
+    Dtype,
+    Model,
+    names_of,
+    one_of,
+    progress_bar,
+    save_picture,
+    say_path,
+    warn,
+)
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import load
 
@@ -16,7 +27,12 @@ def cafe(
         str, typer.Option("--data", "-d", metavar="FOLDER|PARQUET|HF_DATASET", help="Photographs to look in.")
     ],
     model: Model = DEFAULT_MODEL,
-    layer: Annotated[str | None, typer.Option(metavar="NAME", help="Default: all that have an autoencoder.")] = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--layer", "-l", metavar="NAME[,NAME…]", help="May be repeated; default: all that have an autoencoder."
+        ),
+    ] = None,
     latent: Annotated[
         list[int] | None, typer.Option("--latent", metavar="K", help="May be repeated: a picture of these.")
     ] = None,
@@ -61,12 +77,15 @@ def cafe(
     way = method or usual_method(vision_model)
     if way not in METHODS:
         raise UnknownNameError("method", way, METHODS)
-    saes = {name: found.to(device) for name, found in saved_autoencoders(sae, layer).items()}
+    wanted = names_of(layers) or []
+    found = saved_autoencoders(sae, wanted[0] if len(wanted) == 1 else None)
+    saes = {name: one.to(device) for name, one in found.items()}
     photographs = open_images(data) if limit is None else First(open_images(data), limit)
     values = trained_values(saes)
-    layers = {name: LatentLayer(vision_model, name, found, values) for name, found in saes.items()}
-    if layer is not None and layer not in layers:
-        raise IerfError(f"there is no autoencoder of {layer!r} in {str(sae)!r}, but of {', '.join(layers)}")
+    trained = {name: LatentLayer(vision_model, name, one, values) for name, one in saes.items()}
+    for name in wanted:
+        if name not in trained:
+            raise IerfError(f"there is no autoencoder of {name!r} in {str(sae)!r}, but of {', '.join(trained)}")
     with progress_bar() as bar:
         task = bar.add_task("indexing", total=None)
         index = build_index(
@@ -80,7 +99,7 @@ def cafe(
             seed=seed,
             progress=lambda _, done, total: bar.update(task, completed=done, total=total),
         )
-    shown = {name: one for name, one in layers.items() if layer in (None, name)}
+    shown = {name: trained[name] for name in wanted or trained}
     if latent is None:
         order = sort or "non-locality"
         path = save_latents(

@@ -64,7 +64,7 @@ Limit = Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the fi
 def train_command(
     layers: Annotated[
         list[str],
-        typer.Option("--layers", "-l", metavar="NAME[,NAME…]", help="One autoencoder each; may be repeated."),
+        typer.Option("--layer", "-l", metavar="NAME[,NAME…]", help="One autoencoder each; may be repeated."),
     ],
     save: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where to write, or to go on.")],
     data: Data = None,
@@ -103,11 +103,11 @@ def train_command(
 
     Examples:
 
-        ierf sae train --data photos/ --layers layer3.1 --kind matryoshka --out saes/
+        ierf sae train --data photos/ --layer layer3.1 --kind matryoshka --out saes/
 
-        ierf sae train --model bundled:vit-tiny --data photos/ --layers blocks.2,blocks.4 -k 16 --out saes/
+        ierf sae train --model bundled:vit-tiny --data photos/ --layer blocks.2,blocks.4 -k 16 --out saes/
 
-        torchrun --nproc-per-node 2 --no-python ierf sae train --data photos/ --layers layer3.1 --out saes/
+        torchrun --nproc-per-node 2 --no-python ierf sae train --data photos/ --layer layer3.1 --out saes/
     """
     settings = Training(
         seed=seed,

@@ -45,7 +45,7 @@ def collect(
     ],
     layers: Annotated[
         list[str],
-        typer.Option("--layers", "-l", metavar="NAME[,NAME…]", help="The layers to collect; may be repeated."),
+        typer.Option("--layer", "-l", metavar="NAME[,NAME…]", help="The layers to collect; may be repeated."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The store to write, or to finish.")],
     model: Model = DEFAULT_MODEL,
@@ -98,11 +98,11 @@ def collect(
 
     Examples:
 
-        ierf collect --data photos/ --layers layer2.1,layer3.1 --out store.zarr
+        ierf collect --data photos/ --layer layer2.1,layer3.1 --out store.zarr
 
-        ierf collect --model timm:resnet50.a1_in1k --data val.parquet --layers layer3.5 --out store.zarr --device cuda
+        ierf collect --model timm:resnet50.a1_in1k --data val.parquet --layer layer3.5 --out store.zarr --device cuda
 
-        torchrun --nproc-per-node 4 --no-python ierf collect --data photos/ --layers layer3.1 --out store.zarr
+        torchrun --nproc-per-node 4 --no-python ierf collect --data photos/ --layer layer3.1 --out store.zarr
     """
     settings = Settings.of(
         options=given(bias=bias, unknown=unknown),
@@ -203,7 +203,10 @@ def verify(path: StorePath) -> None:
 @store.command()
 def show(
     path: StorePath,
-    layer: Annotated[list[str] | None, typer.Option(metavar="NAME", help="A layer to show; default: all.")] = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option("--layer", "-l", metavar="NAME[,NAME…]", help="May be repeated; default: all."),
+    ] = None,
     count: Annotated[int, typer.Option(min=1, help="Pairs of each layer.")] = 10,
     seed: Annotated[int, typer.Option(help="Of the choice.")] = 0,
     save: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The picture to write.")] = Path("pfvs.png"),
@@ -217,7 +220,7 @@ def show(
     loaded = None if model is None else load(model, device)
     random = np.random.default_rng(seed)
     rows = []
-    for name in layer or opened.layers:
+    for name in names_of(layer) or opened.layers:
         of_layer = opened.layer(name)
         chosen = sorted(random.choice(len(of_layer), min(count, len(of_layer)), replace=False).tolist())
         rows.append((name, [of_layer.pictures(row, loaded, TILE) for row in chosen]))
