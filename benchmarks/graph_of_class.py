@@ -22,7 +22,8 @@ from scipy.stats import spearmanr
 import ierf
 from ierf.concepts import ConceptBank
 from ierf.graph import ConceptGraph, encode
-from ierf.graph.building.layer_attribution import STEPS, Attributor, importances
+from ierf.graph.building.layer_attribution import Attributor, importances
+from ierf.graph.concept_graph import STEPS
 from ierf.store import open_images
 
 TOP = 5

@@ -4,7 +4,7 @@ import json
 import math
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, Field, asdict, fields, is_dataclass
 from types import NoneType, UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
@@ -40,6 +40,16 @@ def typed(content: Any, cls: type[T], name: str = "") -> T:
     """What was read as a dataclass: lists become tuples, base64 becomes bytes. Raises `FieldError`."""
     found: T = _typed(content, cls, name)
     return found
+
+
+def recorded(value: Any) -> dict[str, Any]:
+    """A dataclass as `typed` reads it, by the names that files have: `metadata={"in files": NAME}`, or fields' own."""
+    names = {one.name: _in_files(one) for one in fields(value)}
+    return {names[name]: content for name, content in asdict(value).items()}
+
+
+def _in_files(one: Field[Any]) -> str:
+    return str(one.metadata.get("in files", one.name))
 
 
 def _typed(value: Any, hint: Any, name: str) -> Any:
@@ -88,14 +98,16 @@ def _object(value: Any, cls: Any, name: str) -> Any:
     if not isinstance(value, dict):
         raise _wrong(value, name, "an object")
     hints = get_type_hints(cls)
-    known = {one.name: one for one in fields(cls) if one.init}
+    known = {_in_files(one): one for one in fields(cls) if one.init}
     for key in value:
         if key not in known:
             raise FieldError(f"{_under(name, key)} is unknown")
     for key, one in known.items():
         if key not in value and one.default is MISSING and one.default_factory is MISSING:
             raise FieldError(f"{_under(name, key)} is missing")
-    return cls(**{key: _typed(one, hints[key], _under(name, key)) for key, one in value.items()})
+    return cls(
+        **{known[key].name: _typed(one, hints[known[key].name], _under(name, key)) for key, one in value.items()}
+    )
 
 
 def _plain(value: Any, hint: Any, name: str) -> Any:

@@ -103,7 +103,7 @@ def test_integrated_gradients_are_a_loop_over_the_way(net: Encoder, baseline: An
     for alpha, weight in zip(alphas, (5 / 18, 8 / 18, 5 / 18), strict=True):
         point = (start + alpha * (x - start)).requires_grad_()
         total += weight * torch.autograd.grad(net(point)[range(3), CLASSES].sum(), point)[0]
-    found = ierf.attribute(net, x, CLASSES, "integrated_gradients", baseline=baseline, steps=3, at_once=2)
+    found = ierf.attribute(net, x, CLASSES, "integrated_gradients", baseline=baseline, steps=3, batch=2)
     same(found, (total * (x - start)).sum(1), 1e-7 if isinstance(baseline, float) else 1e-12)
 
 
@@ -121,7 +121,7 @@ def test_completeness_error_is_what_the_map_lacks_and_vanishes_with_the_steps(ne
 
 def test_smoothgrad_averages_gradients_of_noisy_copies(net: Encoder) -> None:
     x = pictures()
-    found = ierf.attribute(net, x, CLASSES, "smoothgrad", samples=4000, at_once=1000)
+    found = ierf.attribute(net, x, CLASSES, "smoothgrad", samples=4000, batch=1000)
     generator = torch.Generator().manual_seed(99)
     sigma = 0.15 * (x.amax((1, 2, 3)) - x.amin((1, 2, 3)))
     total = torch.zeros_like(x)
@@ -265,7 +265,7 @@ def test_score_cam_by_a_loop_over_channels(net: Encoder) -> None:
             mask = (mask - mask.min()) / span if span > 0 else torch.zeros_like(mask)
             scores.append(net((x[n] * mask)[None])[0, c] - net(torch.zeros_like(x[:1]))[0, c])
         wanted = torch.einsum("k,khw->hw", torch.stack(scores).softmax(0), a[n]).relu()
-        same(ierf.attribute(net, x, CLASSES, "scorecam", "low", at_once=3)[n], wanted)
+        same(ierf.attribute(net, x, CLASSES, "scorecam", "low", batch=3)[n], wanted)
 
 
 @pytest.mark.parametrize("layer", ["low", "body_norm", "stem"])
@@ -287,7 +287,7 @@ def test_ablation_cam_by_a_loop_over_channels(net: Encoder, layer: str) -> None:
         handle.remove()
         return kept[0][0], logits
 
-    found = ierf.attribute(net, x, CLASSES, "ablationcam", layer, at_once=4)
+    found = ierf.attribute(net, x, CLASSES, "ablationcam", layer, batch=4)
     for n, c in enumerate(CLASSES):
         a, whole = cut(n, None)
         weights = torch.stack([(whole[c] - cut(n, k)[1][c]) / whole[c].abs() for k in range(len(a))])
@@ -348,7 +348,7 @@ def test_fullgrad_is_the_papers_sum_of_rescaled_maps(net: Encoder) -> None:
                 strength = part[n].abs()
                 strength = (strength - strength.min()) / (strength.max() - strength.min())
                 wanted[n] += F.interpolate(strength[None], (18, 18), mode="bilinear")[0].sum(0)
-    same(ierf.attribute(net, x, CLASSES, "fullgrad", at_once=2), wanted)
+    same(ierf.attribute(net, x, CLASSES, "fullgrad", batch=2), wanted)
     with pytest.raises(UnknownNameError, match="rescaled"):
         ierf.attribute(net, x, 1, "fullgrad", psi="rescald")
 
@@ -463,7 +463,7 @@ def shapley_by_enumeration(worth: dict[frozenset[int], float], m: int) -> list[f
 
 def test_kernel_shap_of_few_patches_are_the_exact_shapley_values(net: Encoder) -> None:
     x, side, m = pictures(), 6, 9
-    found = ierf.attribute(net, x, CLASSES, "kernel_shap", patch=side, baseline=0.1, at_once=50)
+    found = ierf.attribute(net, x, CLASSES, "kernel_shap", patch=side, baseline=0.1, batch=50)
     labels = (torch.arange(16) // side)[:, None] * 3 + torch.arange(13) // side
     subsets = [frozenset(s) for size in range(m + 1) for s in combinations(range(m), size)]
     for n, c in enumerate(CLASSES):
@@ -520,19 +520,19 @@ QUICK: dict[str, dict[str, Any]] = {
     "gradient": {},
     "gradient_x_input": {},
     "guided_backprop": {},
-    "integrated_gradients": {"steps": 5, "at_once": 7},
-    "smoothgrad": {"samples": 5, "at_once": 7},
-    "fullgrad": {"at_once": 2},
+    "integrated_gradients": {"steps": 5, "batch": 7},
+    "smoothgrad": {"samples": 5, "batch": 7},
+    "fullgrad": {"batch": 2},
     "lrp_zplus": {},
     "attnlrp": {},
     "cp_lrp": {"conv_gamma": 0.25},
     "gradcam": {},
     "gradcam_pp": {},
-    "scorecam": {"at_once": 7},
-    "ablationcam": {"at_once": 7},
+    "scorecam": {"batch": 7},
+    "ablationcam": {"batch": 7},
     "xgradcam": {},
     "layercam": {},
-    "kernel_shap": {"patch": 4, "samples": 40, "at_once": 7},
+    "kernel_shap": {"patch": 4, "samples": 40, "batch": 7},
     "random": {},
 }
 CAMS = ["gradcam", "gradcam_pp", "scorecam", "ablationcam", "xgradcam", "layercam"]
@@ -637,7 +637,7 @@ MISTAKES: dict[str, tuple[str, str, dict[str, Any]]] = {
     "baseline": ("integrated_gradients", "baseline", {"baseline": torch.zeros(3, 5, 5)}),
     "no steps": ("integrated_gradients", "at least one", {"steps": 0}),
     "no copies": ("smoothgrad", "at least one", {"samples": 0}),
-    "nothing at once": ("smoothgrad", "at_once", {"at_once": 0}),
+    "nothing at once": ("smoothgrad", "batch", {"batch": 0}),
     "one patch": ("kernel_shap", "two patches", {"patch": 20}),
     "too few coalitions": ("kernel_shap", "samples=416", {"patch": 1, "samples": 100}),
     "superpixels of another size": ("kernel_shap", "superpixels", {"patch": torch.zeros(4, 4, dtype=torch.long)}),

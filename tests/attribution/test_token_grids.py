@@ -397,10 +397,10 @@ def test_fullgrad_tells_samples_apart_or_says_that_it_cannot() -> None:
     net, x = build(), pictures(2, size)
     for parameter in net.parameters():
         parameter.add_(0.1)
-    with pytest.raises(IerfError, match=r"at_once=1"):
+    with pytest.raises(IerfError, match=r"batch=1"):
         ierf.attribute(net, x, 1, "fullgrad")
     alone = torch.cat([ierf.attribute(net, x[i : i + 1], 1, "fullgrad") for i in range(2)])
-    same(ierf.attribute(net, x, 1, "fullgrad", at_once=1), alone)
+    same(ierf.attribute(net, x, 1, "fullgrad", batch=1), alone)
     build, _, size, _ = LIBRARIES["swin"]
     with pytest.raises(IerfError, match="not rows and columns"):
         ierf.attribute(build(), pictures(1, size), 1, "fullgrad")

@@ -58,7 +58,7 @@ def test_mistakes_are_one_line(folder: Path) -> None:
     assert "no index of latents" in call(folder, "evaluate", "cafe", "--index", str(folder / "photos"))
     assert "there is no method 'atnlrp'" in call(folder, "cafe", *data, "--method", "atnlrp")
     index = call(folder, "cafe", *data, "--latent", "0") and str(folder / "out" / "index")
-    named = call(folder, "evaluate", "cafe", "--index", index, "--layers", "blocks.9")
+    named = call(folder, "evaluate", "cafe", "--index", index, "--layer", "blocks.9")
     assert "there is no layer with an autoencoder 'blocks.9'" in named
 
 
@@ -82,3 +82,10 @@ def test_a_latent_without_evidence_is_described_in_words() -> None:
     assert "no patch is active or has positive evidence" in shown
     assert "nan " not in shown
     assert "nan" not in latents._title(card)
+
+
+def test_the_former_names_of_precisions(folder: Path) -> None:
+    options = ["--data", str(folder / "photos"), "--latent", "0"]
+    assert "warning: --bfloat16 is called --dtype bfloat16 now" in call(folder, "cafe", *options, "--bfloat16")
+    assert "warning: --dtype bf16 is called --dtype bfloat16 now" in call(folder, "cafe", *options, "--dtype", "bf16")
+    assert "there is no choice for --dtype 'float16'" in call(folder, "cafe", *options, "--dtype", "float16")

@@ -92,12 +92,13 @@ def test_classes_are_those_that_the_network_predicts(tmp_path: Path) -> None:
 def test_a_killed_run_ends_as_one_that_was_not(tmp_path: Path) -> None:
     whole = build(tmp_path / "whole", save_every=1)
 
-    def killed(batches: Any) -> Any:
-        yield from list(batches)[:2]
-        raise KeyboardInterrupt
+    def killed(stage: str, done: int, total: int) -> None:
+        assert (stage, total) == ("indexing", 11)
+        if done == 8:
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build(tmp_path / "killed", save_every=1, track=killed)
+        build(tmp_path / "killed", save_every=1, progress=killed)
     assert LatentIndex.open(tmp_path / "killed").photographs == 8
     again = build(tmp_path / "killed", save_every=1)
     assert again.photographs == whole.photographs == 11
@@ -146,12 +147,10 @@ def test_a_process_that_is_killed_and_resumed_ends_with_the_same_bytes(tmp_path:
         "from test_latent_index import build\n"
         "from pathlib import Path\n"
         "slow = float(sys.argv[2])\n"
-        "def track(batches):\n"
-        "    for one in batches:\n"
-        "        yield one\n"
-        "        print('saved', flush=True)\n"
-        "        time.sleep(slow)\n"
-        "build(Path(sys.argv[1]), save_every=1, batch=1, track=track)\n"
+        "def told(stage, done, total):\n"
+        "    print('saved', flush=True)\n"
+        "    time.sleep(slow)\n"
+        "build(Path(sys.argv[1]), save_every=1, batch=1, progress=told)\n"
     )
 
     def begun(folder: str, slow: float) -> subprocess.Popen[str]:
@@ -191,15 +190,15 @@ def test_collision_entropy_of_known_maps() -> None:
 
 
 @pytest.mark.parametrize("kind", RULES)
-@pytest.mark.parametrize("bfloat16", [False, True])
-def test_peaks_bound_all_codes_and_maps_are_exact(kind: str, bfloat16: bool) -> None:
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_peaks_bound_all_codes_and_maps_are_exact(kind: str, dtype: Any) -> None:
     layer = latent_layer()
     sae = trained(kind)
     pfvs = capture(layer.model, prepared(layer, photographs()), [LAYER])[LAYER].pfvs.detach()
     codes = sae.encode(pfvs.flatten(0, 1)).detach().view(11, 10, 16)
-    for part, found in zip(PARTS, max_activations(sae, pfvs, PARTS, bfloat16), strict=True):
+    for part, found in zip(PARTS, max_activations(sae, pfvs, PARTS, dtype), strict=True):
         expected = codes[:, part].amax(1)
-        exact = not (bfloat16 and sae.rule.pointwise)
+        exact = not (dtype == "bfloat16" and sae.rule.pointwise)
         torch.testing.assert_close(found.values, expected, rtol=1e-4 if exact else 0.5, atol=1e-4 if exact else 0.2)
         assert bool((found.bounds >= expected - 1e-6).all())
         samples, latents = torch.ones_like(expected).nonzero(as_tuple=True)
@@ -212,7 +211,7 @@ def test_peaks_bound_all_codes_and_maps_are_exact(kind: str, bfloat16: bool) -> 
 def test_rounded_products_keep_the_same_photographs(tmp_path: Path, kind: str) -> None:
     saes, count = {LAYER: trained(kind)}, photographs(11)
     exact = build_index(model(), saes, count, tmp_path / "exact", top=3, batch=4)
-    rounded = build_index(model(), saes, count, tmp_path / "rounded", top=3, batch=4, bfloat16=True)
+    rounded = build_index(model(), saes, count, tmp_path / "rounded", top=3, batch=4, dtype="bfloat16")
     assert not torch.equal(exact.layer(LAYER).kept.total, rounded.layer(LAYER).kept.total)
     for key, found in exact.layers.items():
         other = rounded.layers[key]

@@ -36,7 +36,7 @@ def photos(tmp_path: Path) -> Path:
 
 def test_collect_and_look(tmp_path: Path, photos: Path) -> None:
     out = tmp_path / "s"
-    result = ierf("collect", "--data", photos, "--layers", "layer2.1,layer3", "-l", "layer4", "--out", out)
+    result = ierf("collect", "--data", photos, "--layer", "layer2.1,layer3", "-l", "layer4", "--out", out)
     assert result.exit_code == 0, result.stderr
     assert "5 images, 1 skipped" in result.stdout
     assert result.stdout.splitlines()[-2:] == ["the store is complete", str(out)]
@@ -56,7 +56,7 @@ def test_collect_and_look(tmp_path: Path, photos: Path) -> None:
 
 
 def test_tokens_in_front_of_patches(tmp_path: Path, photos: Path) -> None:
-    options = ["--data", photos, "--out", tmp_path / "s", "--limit", "2", "--prefix-tokens", "--layers"]
+    options = ["--data", photos, "--out", tmp_path / "s", "--limit", "2", "--prefix-tokens", "--layer"]
     assert ierf("collect", "--model", "bundled:vit-tiny", *options, "blocks.1").exit_code == 0
     shown = ierf("store", "info", tmp_path / "s").stdout
     assert "1 per image and layer and the tokens in front of the patches" in shown
@@ -76,8 +76,8 @@ def test_damage_and_mistakes(tmp_path: Path, photos: Path) -> None:
     assert again.exit_code == 2
     assert "sampling.kind is uniform there, relevance here" in again.stderr
     for arguments in (
-        ["--layers", "layer9"],
-        ["--layers", "layer4", "--shard", "2/2"],
+        ["--layer", "layer9"],
+        ["--layer", "layer4", "--shard", "2/2"],
         ["-l", "layer4", "--dtype", "f8"],
     ):
         assert ierf("collect", "--data", photos, "--out", tmp_path / "t", *arguments).exit_code == 2

@@ -11,7 +11,9 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
+from ierf.attribution.targets import PFV
 from ierf.cli import main
+from ierf.cli.explain import _pfvs
 
 QUICK = ["--method", "gradcam", "--resolution", "low", "--class", "tabby"]
 """One map without iERFs."""
@@ -64,6 +66,12 @@ def test_a_photograph_becomes_a_report(cat: Path, tmp_path: Path) -> None:
     assert "Evidence for <em>lion" in html
     assert f"{cat} --model bundled:resnet18-tiny --class 30 --class 34" in html
     assert len(list((tmp_path / "out" / "cat_pictures").glob("ierf-*.png"))) == 9
+
+
+def test_a_layer_for_each_position() -> None:
+    assert _pfvs(["layer3"], ["1,2", "3,4"]) == [PFV("layer3", (1, 2)), PFV("layer3", (3, 4))]
+    assert _pfvs(["layer3", "layer4"], ["1,2", "3,4"]) == [PFV("layer3", (1, 2)), PFV("layer4", (3, 4))]
+    assert _pfvs([], []) is None
 
 
 def test_one_pfv(cat: Path, tmp_path: Path) -> None:
@@ -130,6 +138,7 @@ def test_nothing_readable(tmp_path: Path) -> None:
         (["--layer", "layer3", "--position", "1"], "row, column"),
         (["--layer", "layer3", "--position", "a,b"], "ROW,COLUMN"),
         (["--layer", "layer3"], "go together"),
+        (["--layer", "layer3", "--layer", "layer4", *["--position", "1,1"] * 3], "one for each"),
         (["--position", "1,2"], "go together"),
         (["--device", "abacus"], "abacus"),
         (["--colour", "red"], "--colour"),

@@ -74,7 +74,7 @@ def test_an_attacked_photograph_is_compared_with_the_clean_one(folder: Path) -> 
     assert model.label(11) in result.stdout.splitlines()[1]
     moved = np.asarray(Image.open(attacked)).astype(int) - np.asarray(Image.open(clean)).astype(int)
     assert 0 < np.abs(moved).max() <= 12
-    options = ["--bank", folder / "bank", "--layers", "layer4.1"]
+    options = ["--bank", folder / "bank", "--layer", "layer4.1"]
     compared = run("graph", "--compare", clean, attacked, *options, "-o", folder / "two.html")
     assert compared.exit_code == 0, compared.stderr
     assert any(word in compared.stdout for word in ("appeared", "grew", "vanished", "shrank"))
@@ -91,7 +91,7 @@ def test_mistakes_are_explained(folder: Path) -> None:
         (["--diagnose", photo, "--bank", bank], "--true"),
         (["--diagnose", "--compare", photo, "--bank", bank], "choose one"),
         ([photo, "--bank", bank, "--true", "tabby"], "belong to --diagnose"),
-        (["--diagnose", photo, "--bank", bank, "--true", 3, "-c", 4], "leave --classes out"),
+        (["--diagnose", photo, "--bank", bank, "--true", 3, "-c", 4], "leave --class out"),
         (["--diagnose", photo, "--bank", bank, "--true", 3, "--predicted", 3], "both are tailed frog"),
         ([photo, "--bank", bank, "-o", folder / "graph.pdf"], ".json or .html or .svg"),
         (["--compare", photo, photo, "--bank", bank, "-o", folder / "two.svg"], "written as .html"),

@@ -1,10 +1,13 @@
 """`ierf demo`, `check`, `models` and what all commands share."""
 
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
 from ierf import __version__
@@ -119,3 +122,31 @@ def test_check_follows_the_method_asked_for() -> None:
     refused = ierf("check", "--method", "gradient")
     assert refused.exit_code == 2
     assert "gradient" in refused.stderr
+
+
+def _commands(command: Any, *path: str) -> Iterator[tuple[str, ...]]:
+    inner = getattr(command, "commands", {})
+    if not inner:
+        yield path
+    for name, one in inner.items():
+        yield from _commands(one, *path, name)
+
+
+def test_options_have_one_name_in_all_commands() -> None:
+    commands = list(_commands(get_command(main)))
+    assert len(commands) > 30
+    for command in commands:
+        shown = ierf(*command, "--help")
+        assert shown.exit_code == 0
+        for former in ("--layers", "--classes", "--bfloat16", "bf16", "at_once"):
+            assert former not in shown.stdout
+
+
+def test_former_names_of_options_are_taken_with_a_warning(tmp_path: Path) -> None:
+    result = ierf("graph", "cat.jpg", "--bank", tmp_path, "--layers=layer3", "--classes", "tabby")
+    assert result.stderr.splitlines()[:2] == [
+        "warning: --layers is called --layer now",
+        "warning: --classes is called --class now",
+    ]
+    assert "no concept bank" in result.stderr
+    assert "warning" not in ierf("graph", "cat.jpg", "--bank", tmp_path, "-l", "layer3", "--class", "tabby").stderr

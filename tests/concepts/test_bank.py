@@ -158,21 +158,25 @@ def test_saved_and_loaded(store: PFVStore, model: ierf.VisionModel, tmp_path: Pa
 
 
 def test_a_killed_fit_goes_on(store: PFVStore, tmp_path: Path) -> None:
-    def killed(name: str, stage: str) -> None:
-        if (name, stage) == ("act2", "coding PFVs"):
+    steps: list[tuple[int, int]] = []
+
+    def killed(stage: str, done: int, total: int) -> None:
+        steps.append((done, total))
+        if stage == "act2: coding PFVs":
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         fit(store, tmp_path / "killed", progress=killed)
+    assert steps == [(i, 8) for i in range(7)]
     with pytest.raises(IerfError, match="not complete"):
         ConceptBank.load(tmp_path / "killed")
     seen: list[str] = []
-    fit(store, tmp_path / "killed", progress=lambda name, stage: seen.append(name))
-    assert set(seen) == {"act2"}
+    fit(store, tmp_path / "killed", progress=lambda stage, *_: seen.append(stage))
+    assert {stage.split(": ")[0] for stage in seen} == {"act2"}
     fit(store, tmp_path / "whole")
     assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
     seen.clear()
-    fit(store, tmp_path / "whole", progress=lambda name, stage: seen.append(name))
+    fit(store, tmp_path / "whole", progress=lambda stage, *_: seen.append(stage))
     assert seen == []
 
 
@@ -195,8 +199,8 @@ def test_a_full_disk_leaves_nothing_half_written(
     def full(descriptor: int) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    def now(name: str, stage: str) -> None:
-        if name == "act2":
+    def now(stage: str, done: int, total: int) -> None:
+        if stage.startswith("act2"):
             monkeypatch.setattr("ierf.store.files.os.fsync", full)
 
     with pytest.raises(IerfError, match="No space left"):

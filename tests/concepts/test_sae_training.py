@@ -140,7 +140,7 @@ def test_a_loss_that_is_not_finite_ends_the_run() -> None:
 def test_bfloat16_is_near_float32() -> None:
     one, other = begun(), begun()
     train({"": one}, InMemory(vectors(), 1), QUICK)
-    train({"": other}, InMemory(vectors(), 1), Training(2000, 50, buffer=200, warmup=10, compute="bfloat16"))
+    train({"": other}, InMemory(vectors(), 1), Training(2000, 50, buffer=200, warmup=10, dtype="bfloat16"))
     assert not torch.equal(one.decoder, other.decoder)
     torch.testing.assert_close(other.decoder, one.decoder, atol=0.1, rtol=0.1)
 

@@ -93,7 +93,7 @@ def test_secants_tend_to_the_integral_with_the_square_of_the_step(activation: ty
     torch.manual_seed(3)
     net, t = Small(activation).double().eval(), tensors()
     x = Reconstruction.of(t["U"], t["V"], t["mu"])
-    question = LayerObjective(Section.of(net, t["x"], "a", "b"), Alignment(t["W"], t["u"], t["nu"]), at_once=1000)
+    question = LayerObjective(Section.of(net, t["x"], "a", "b"), Alignment(t["W"], t["u"], t["nu"]), batch=1000)
     exact = integrated_gradients(x, question, rule="midpoints", steps=8000, tolerance=torch.inf).values
     errors = []
     for steps in (16, 64):

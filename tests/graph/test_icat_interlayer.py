@@ -35,7 +35,7 @@ def test_curves_by_hand(image: Reconstruction) -> None:
 
 def test_few_points_and_small_batches_are_points_of_the_same_curve(image: Reconstruction) -> None:
     values = torch.tensor([[4.0, 1.0, 3.0, 2.0], [1.0, 2.0, 3.0, 4.0]])
-    all_points = interlayer_curves(image, most, values, at_once=3)
+    all_points = interlayer_curves(image, most, values, batch=3)
     few = interlayer_curves(image, most, values, most_points=3)
     assert few.counts.tolist() == [0, 2, 4]
     torch.testing.assert_close(few.deletion, all_points.deletion[:, ::2])

@@ -97,11 +97,11 @@ def test_a_coarse_map_is_enlarged() -> None:
 
 
 @pytest.mark.parametrize("preset", ["paper", "quantus"])
-@pytest.mark.parametrize("at_once", [1, 7, 64])
-def test_batch_mates_do_not_matter(preset: str, at_once: int) -> None:
+@pytest.mark.parametrize("batch", [1, 7, 64])
+def test_batch_mates_do_not_matter(preset: str, batch: int) -> None:
     model, x, map = Small(), noise(4, 3, 12, 20), noise(4, 12, 20, seed=1)
     options = {"runs": 20, "preset": preset}
-    together = fidelity(model, x, None, map, at_once=at_once, **options)  # type: ignore[arg-type]
+    together = fidelity(model, x, None, map, batch=batch, **options)  # type: ignore[arg-type]
     alone = [fidelity(model, x[i : i + 1], None, map[i : i + 1], **options) for i in range(4)]  # type: ignore[arg-type]
     torch.testing.assert_close(together, torch.cat(alone), rtol=1e-12, atol=1e-12)
 

@@ -60,8 +60,8 @@ def test_it_is_what_a_loop_paints(size: tuple[int, int], patch: int) -> None:
     model = Small().eval()
     x, map, start = noise(3, 3, *size), noise(3, *size, seed=1), noise(3, 3, *size, seed=2)
     targets = [4, 0, 2]
-    up = insertion(model, x, targets, map, patch=patch, baseline=start, at_once=7)
-    down = deletion(model, start, targets, map, patch=patch, baseline=x, at_once=7)
+    up = insertion(model, x, targets, map, patch=patch, baseline=start, batch=7)
+    down = deletion(model, start, targets, map, patch=patch, baseline=x, batch=7)
     loop = [painted(model, *row, patch, s) for *row, s in zip(x, targets, map, start, strict=True)]  # type: ignore[arg-type]
     torch.testing.assert_close(up.scores, torch.tensor(loop, dtype=torch.float64), rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(down.scores, up.scores, rtol=1e-12, atol=1e-12)
@@ -149,11 +149,11 @@ def test_a_broken_map_has_no_curve_and_spoils_no_other() -> None:
     torch.testing.assert_close(auc[1], expected[1], rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("at_once", [1, 5, 64])
-def test_batch_mates_do_not_matter(at_once: int) -> None:
+@pytest.mark.parametrize("batch", [1, 5, 64])
+def test_batch_mates_do_not_matter(batch: int) -> None:
     model, x, map = Small(), noise(4, 3, 9, 6), noise(4, 3, 2, seed=1)
     for metric in (insertion, deletion):
-        together = metric(model, x, None, map, at_once=at_once)
+        together = metric(model, x, None, map, batch=batch)
         for i in range(4):
             alone = metric(model, x[i : i + 1], None, map[i : i + 1])
             torch.testing.assert_close(together.scores[i], alone.scores[0], rtol=1e-12, atol=1e-12)
@@ -175,7 +175,7 @@ def test_the_model_is_asked_in_eval_mode_and_comes_back_as_it_was() -> None:
 
 def test_at_most_so_many_pictures_at_once() -> None:
     model, x = Weighted(noise(3, 4, 4)), noise(3, 3, 4, 4)
-    insertion(model, x, None, x[:, 0], patch=1, at_once=5)
+    insertion(model, x, None, x[:, 0], patch=1, batch=5)
     assert max(len(seen) for seen in model.seen) == 5
     assert sum(len(seen) for seen in model.seen) == 3 + 3 * 17
 
@@ -208,7 +208,7 @@ def test_the_area_knows_uneven_steps() -> None:
     [
         ({"patch": 0}, "at least one pixel wide, not 0"),
         ({"steps": 0}, "at least one step, not 0"),
-        ({"at_once": 0}, "at_once is at least 1"),
+        ({"batch": 0}, "batch is at least 1"),
         ({"baseline": torch.zeros(3, 5, 5)}, "a baseline is one number or pixels"),
         ({"target": 3}, "there is no class 3: the model has 3 classes"),
         ({"target": -1}, "counted from 0"),

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 import ierf
-from ierf.errors import IerfError
+from ierf.errors import IerfError, UnknownNameError
 from ierf.metrics import deletion, fidelity, insertion
 
 
@@ -42,13 +42,30 @@ def test_fidelity_of_a_function(net: nn.Module) -> None:
     torch.testing.assert_close(fidelity(net, X, lambda y: 5 * y[:, 1] + 2, MAP, **options), expected)
 
 
+def test_classes_go_by_name(net: nn.Module) -> None:
+    model = ierf.VisionModel(net, labels=["tench", "tabby, tabby cat", "crane"])
+    for metric in (insertion, deletion):
+        found = metric(model, X, ["crane", "tabby"], MAP, patch=4).scores
+        torch.testing.assert_close(found, metric(model, X, [2, 1], MAP, patch=4).scores)
+    options: dict[str, Any] = {"runs": 20, "pixels": 9}
+    torch.testing.assert_close(fidelity(model, X, "tabby", MAP, **options), fidelity(model, X, 1, MAP, **options))
+    for method in ("srd", "gradient", "gradcam"):
+        found = ierf.attribute(model, X, "tabby", method)
+        torch.testing.assert_close(found, ierf.attribute(model, X, 1, method))
+        found = ierf.attribute(model, X, ["crane", 1], method)
+        torch.testing.assert_close(found, ierf.attribute(model, X, [2, 1], method))
+    with pytest.raises(UnknownNameError, match="tabby"):
+        ierf.attribute(model, X, "tabbi")
+
+
 @pytest.mark.parametrize(
     ("target", "said"),
     [
         (lambda y: y.sum(), "one number per picture"),
         (lambda y: y, "one number per picture"),
         (lambda y: 3.0, "one number per picture"),
-        ("goldfish", "a target of a metric is"),
+        ("goldfish", "goldfish"),
+        ({"goldfish"}, "a target of a metric is"),
         (ierf.targets.Channel("0", 1), "a target of a metric is"),
         ([0, 1, 2], "3 targets for 2 pictures"),
         ([], "0 targets for 2 pictures"),

@@ -60,7 +60,7 @@ def test_of_one_pixel_only_the_sign_is_left() -> None:
 
 def test_it_is_the_largest_ratio_of_a_loop() -> None:
     watched, x = Watched(), noise(3, 3, 6, 4)
-    score = stability(watched, x, samples=30, at_once=11)
+    score = stability(watched, x, samples=30, batch=11)
     shown = torch.cat(watched.seen)
     assert torch.equal(shown[:3], x)
     expected = torch.zeros(3, dtype=torch.float64)
@@ -116,17 +116,17 @@ def test_a_coarse_map_is_enlarged_before_it_is_scaled() -> None:
     assert torch.equal(stability(coarse, x, samples=10), stability(fine, x, samples=10))
 
 
-@pytest.mark.parametrize("at_once", [1, 4, 7, 64])
-def test_batch_mates_do_not_matter(at_once: int) -> None:
+@pytest.mark.parametrize("batch", [1, 4, 7, 64])
+def test_batch_mates_do_not_matter(batch: int) -> None:
     x = noise(4, 3, 5, 9)
-    together = stability(Watched(), x, samples=12, at_once=at_once)
+    together = stability(Watched(), x, samples=12, batch=batch)
     alone = torch.cat([stability(Watched(), x[i : i + 1], samples=12) for i in range(4)])
     torch.testing.assert_close(together, alone, rtol=1e-12, atol=0)
 
 
 def test_explain_gets_at_most_so_many_pictures_at_once() -> None:
     watched = Watched()
-    stability(watched, noise(7, 3, 4, 4), samples=5, at_once=6)
+    stability(watched, noise(7, 3, 4, 4), samples=5, batch=6)
     assert max(len(seen) for seen in watched.seen) == 6
     assert sum(len(seen) for seen in watched.seen) == 7 * 6
 
@@ -139,12 +139,12 @@ def test_a_broken_map_has_no_score_and_spoils_no_other() -> None:
         map = Watched()(x)
         return map.where(x[:, 1] < 100.05, torch.nan)
 
-    score = stability(explain, x, samples=30, at_once=8)
+    score = stability(explain, x, samples=30, batch=8)
     assert score.isnan().tolist() == [True, False]
     torch.testing.assert_close(score[1:], stability(explain, x[1:], samples=30), rtol=1e-12, atol=0)
 
 
-@pytest.mark.parametrize("options", [{"samples": 0}, {"noise": 0.0}, {"noise": -0.1}, {"at_once": 0}])
+@pytest.mark.parametrize("options", [{"samples": 0}, {"noise": 0.0}, {"noise": -0.1}, {"batch": 0}])
 def test_numbers_must_be_positive(options: dict[str, float]) -> None:
     with pytest.raises(IerfError, match="must all be positive"):
         stability(Watched(), noise(1, 3, 4, 4), **options)  # type: ignore[arg-type]

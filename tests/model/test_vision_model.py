@@ -126,3 +126,25 @@ def test_the_room_is_light() -> None:
     code = f"import sys, ierf.model; print([m for m in {heavy.split()!r} if m in sys.modules])"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "[]"
+
+
+def test_moving_moves_the_users_network() -> None:
+    net = _net()
+    model = VisionModel(net)
+    assert model.to("cpu", "bfloat16") is model
+    assert (model.net, net.conv1.weight.dtype, model.dtype) == (net, torch.bfloat16, torch.bfloat16)
+    assert model(model.prepare(np.zeros((8, 8, 3), np.uint8))).dtype == torch.bfloat16
+    assert model.to(dtype=torch.float32).to("cpu").dtype == torch.float32
+    with pytest.raises(UnknownNameError, match=r"no type to compute in 'torch.int8'"):
+        model.to(dtype=torch.int8)
+    with pytest.raises(IerfError, match="the device 'nowhere' cannot be used here"):
+        model.to("nowhere")
+
+
+def test_targets_by_names_are_indices() -> None:
+    model = VisionModel(_net(), labels=LABELS)
+    assert model.indexed("tabby") == 2
+    assert model.indexed(["tabby", 0, "tench"]) == [2, 0, 0]
+    assert model.indexed(None) is None
+    with pytest.raises(UnknownNameError):
+        model.indexed("tabbi")

@@ -197,7 +197,7 @@ def test_a_vision_transformer_of_timm(photos: Photos, tmp_path: Path) -> None:
 def test_half_precision_is_near(model: ierf.VisionModel, photos: Photos, tmp_path: Path) -> None:
     folder = photos(4)
     exact = PFVStore.collect(model, folder, ["act2"], tmp_path / "a", sampling="all", ierf=False)
-    half = PFVStore.collect(model, folder, ["act2"], tmp_path / "b", sampling="all", ierf=False, compute="bfloat16")
+    half = PFVStore.collect(model, folder, ["act2"], tmp_path / "b", sampling="all", ierf=False, dtype="bfloat16")
     one, other = (store.layer("act2").pfvs.torch().float() for store in (exact, half))
     assert not torch.equal(one, other)
     assert float(F.cosine_similarity(one, other).min()) > 0.99

@@ -333,7 +333,7 @@ def test_memory_does_not_grow_with_the_data(model: ierf.VisionModel, tmp_path: P
     for run, count in enumerate((40, 400, 40, 400)):
         images, ahead = Counted(count), [0]
 
-        def look(done: int, _: int, images: Counted = images, ahead: list[int] = ahead) -> None:
+        def look(stage: str, done: int, _: int, images: Counted = images, ahead: list[int] = ahead) -> None:
             ahead[0] = max(ahead[0], images.read_so_far - done)
 
         tracemalloc.start()

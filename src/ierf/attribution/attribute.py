@@ -22,6 +22,7 @@ from ierf.attribution.model_context import as_batch, not_finite
 from ierf.attribution.random_map import random_map
 from ierf.attribution.srd import srd
 from ierf.attribution.targets import Target
+from ierf.deprecated import by_present_names
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import VisionModel, as_vision_model
 
@@ -53,7 +54,7 @@ METHODS: Mapping[str, Method] = {
 def attribute(
     model: VisionModel | nn.Module,
     x: Float[Tensor, "N 3 H W"],
-    target: Target | Sequence[Target] = None,
+    target: Target | str | Sequence[Target | str] = None,
     method: str = "srd",
     resolution: str = "input",
     **options: Any,
@@ -63,8 +64,8 @@ def attribute(
     Args:
         model: a `VisionModel`, or any `torch.nn.Module`; comes back exactly as it was.
         x: prepared pixels; a single picture may come without its batch axis.
-        target: None (the predicted class), a class index, a list with one per sample, one of `ierf.targets`, a list
-            with one of those per sample, or a function from logits (N, K) to one number per sample.
+        target: None (the predicted class), a class by index or name, a list with one per sample, one of `ierf.targets`,
+            a list with one of those per sample, or a function from logits (N, K) to one number per sample.
         method: one of `ierf.attribution.METHODS`.
         resolution: "low" (encoder output), "high" (first map of at least 1/8 of the side), "input" (pixels), or the
             name of a layer whose relevance map to return.
@@ -78,8 +79,9 @@ def attribute(
     if method not in METHODS:
         raise UnknownNameError("method", method, METHODS)
     explain = METHODS[method]
-    check_options(method, explain, options)
+    options = checked_options(method, explain, options)
     x = as_batch(vision_model, x)
+    target = vision_model.indexed(target)
     if target is None and vision_model.outputs == "features":
         warn(
             "the network returns an embedding, not classes: the map explains its norm; ask for another target, as in "
@@ -100,9 +102,11 @@ def _finite(model: VisionModel, x: Tensor, maps: Tensor) -> Tensor:
     return maps
 
 
-def check_options(method: str, explain: Method, options: Mapping[str, Any]) -> None:
-    """Raise `UnknownNameError` for an option that the method does not take."""
+def checked_options(method: str, explain: Method, options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options by their present names. Raises `UnknownNameError` for one that the method does not take."""
+    found = by_present_names(explain, options, stacklevel=3)
     known = [p.name for p in inspect.signature(explain).parameters.values() if p.kind is p.KEYWORD_ONLY]
-    for name in options:
+    for name in found:
         if name not in known:
             raise UnknownNameError(f"option of method {method!r}", name, known)
+    return found

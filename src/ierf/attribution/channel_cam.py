@@ -11,12 +11,14 @@ from ierf.attribution.cam import enlarged, feature_map, map_node, quotient, weig
 from ierf.attribution.objective import Objective, explaining_logits, for_rows, logit_value, values_only
 from ierf.attribution.recorded import RecordedPass
 from ierf.attribution.targets import Target
+from ierf.deprecated import renamed
 from ierf.errors import IerfError
 from ierf.model import VisionModel
 from ierf.rules import Backward, record
 from ierf.rules.mode import Call
 
 
+@renamed(at_once="batch")
 def scorecam(
     model: VisionModel,
     x: Float[Tensor, "N 3 H W"],
@@ -24,7 +26,7 @@ def scorecam(
     resolution: str = "input",
     *,
     encoder: str | None = None,
-    at_once: int = 64,
+    batch: int = 64,
 ) -> Float[Tensor, "N h w"]:
     """`ReLU(Σ_k w_k A^k)`, `w = softmax_k y(x ⊙ H^k)`, `H^k` = A^k scaled up to the picture and to [0, 1].
 
@@ -33,7 +35,7 @@ def scorecam(
 
     Args:
         encoder: the layer to take as the encoder output; None finds it.
-        at_once: most masked images in one pass.
+        batch: most masked images in one pass.
     """
     with explaining_logits(model, x, target) as y:
         run = y.record(y.pixels, encoder)
@@ -41,7 +43,7 @@ def scorecam(
         del run
         scores, size = a.new_zeros(a.shape[:2]), tuple(y.pixels.shape[2:])
         with torch.no_grad():
-            for some, channels in portions(len(a), a.shape[1], at_once):
+            for some, channels in portions(len(a), a.shape[1], batch):
                 masks = _to_unit(enlarged(a[some, channels], size))
                 scores[some, channels] = y(y.pixels[some, None] * masks[:, :, None], some)
         return weighted(scores.softmax(1).view(*scores.shape, *[1] * (a.ndim - 2)), a, resolution, size)
@@ -52,6 +54,7 @@ def _to_unit(maps: Float[Tensor, "N K H W"]) -> Float[Tensor, "N K H W"]:
     return quotient(maps - low, high - low)
 
 
+@renamed(at_once="batch")
 def ablationcam(
     model: VisionModel,
     x: Float[Tensor, "N 3 H W"],
@@ -59,7 +62,7 @@ def ablationcam(
     resolution: str = "input",
     *,
     encoder: str | None = None,
-    at_once: int = 64,
+    batch: int = 64,
 ) -> Float[Tensor, "N h w"]:
     """`ReLU(Σ_k w_k A^k)`, `w_k = (y − y_k) / |y|`, `y_k` = y with channel k of A set to zero (of tokens: the patches).
 
@@ -68,7 +71,7 @@ def ablationcam(
 
     Args:
         encoder: the layer to take as the encoder output; None finds it.
-        at_once: most ablated images in one pass.
+        batch: most ablated images in one pass.
     """
     with explaining_logits(model, x, target) as y:
         run = y.record(y.pixels, encoder)
@@ -78,7 +81,7 @@ def ablationcam(
         del run
         ablated = a.new_zeros(a.shape[:2])
         with torch.no_grad():
-            for some, channels in portions(len(a), a.shape[1], at_once):
+            for some, channels in portions(len(a), a.shape[1], batch):
                 one_hot = torch.eye(a.shape[1])[channels].to(a)
                 ablated[some, channels] = _without(y, node, axis, inside, some, one_hot)
         weights = quotient(whole[:, None] - ablated, whole[:, None].abs())

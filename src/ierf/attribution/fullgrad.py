@@ -14,6 +14,7 @@ from ierf.attribution.objective import Objective, explaining_logits, for_rows, l
 from ierf.attribution.recorded import RecordedPass
 from ierf.attribution.targets import Target
 from ierf.attribution.token_grid import TokenGrid
+from ierf.deprecated import renamed
 from ierf.errors import IerfError, UnknownNameError, UnsupportedOperationError
 from ierf.model import VisionModel, as_vision_model
 from ierf.operations import CONVOLUTIONS, JOINING, LINEAR, SELECTING, map_tensors
@@ -51,6 +52,7 @@ class FullGradients:
         return torch.stack([part.flatten(1).sum(1) for part in parts]).sum(0)
 
 
+@renamed(at_once="batch")
 def fullgrad(
     model: VisionModel,
     x: Float[Tensor, "N 3 H W"],
@@ -58,7 +60,7 @@ def fullgrad(
     resolution: str = "input",
     *,
     psi: Psi = "rescaled",
-    at_once: int = 16,
+    batch: int = 16,
 ) -> Float[Tensor, "N H W"]:
     """`Σ_channels ψ(x ⊙ ∂y/∂x) + Σ_layers Σ_channels ψ(b ⊙ ∂y/∂b)` (Srinivas & Fleuret, arXiv 1905.00780).
 
@@ -72,7 +74,7 @@ def fullgrad(
             (those of the head), as the authors' code does, and those of class and register tokens. "signed" only scales
             up, spreading each value over the pixels below it (over all, if there are none), so that the map sums to the
             logit (up to what borders gain or lose where the sides of a map do not divide the picture's).
-        at_once: most samples in one pass.
+        batch: most samples in one pass.
 
     Raises:
         IerfError: a bias has positions that are neither rows and columns nor tokens, as those of windows.
@@ -83,7 +85,7 @@ def fullgrad(
     with explaining_logits(model, x, target) as y:
         size = tuple(y.pixels.shape[2:])
         maps = []
-        for some, _ in portions(len(y.pixels), 1, at_once):
+        for some, _ in portions(len(y.pixels), 1, batch):
             parts = _decompose(y, some)
             shown = {name: part for name, part in parts.biases.items() if part.ndim > 2 or psi == "signed"}
             biases = [_psi(part, name, parts.grids.get(name), psi, size) for name, part in shown.items()]
@@ -137,7 +139,7 @@ def _placed(run: RecordedPass, node: int, part: Tensor) -> tuple[Float[Tensor, "
     if mixed and n > 1:
         raise IerfError(
             f"samples cannot be told apart at {run.tape.describe(node)!r}, of shape {tuple(part.shape)}; "
-            "explain one at a time (at_once=1)"
+            "explain one at a time (batch=1)"
         )
     grids = {k: grid for k in run.tape.cuts() if k <= node and (grid := run.grid(k)) is not None}
     sequence, around = max(grids.items(), default=(0, None))

@@ -7,6 +7,7 @@ from torch import Tensor
 from ierf.attribution.batching import portions
 from ierf.attribution.objective import Objective, explaining, slope_of
 from ierf.attribution.targets import Target
+from ierf.deprecated import renamed
 from ierf.errors import IerfError
 from ierf.model import VisionModel
 
@@ -40,6 +41,7 @@ def strongest_channel(slope: Float[Tensor, "N C H W"]) -> Float[Tensor, "N H W"]
     return slope.abs().amax(1)
 
 
+@renamed(at_once="batch")
 def smoothgrad(
     model: VisionModel,
     x: Float[Tensor, "N 3 H W"],
@@ -49,7 +51,7 @@ def smoothgrad(
     samples: int = 50,
     noise: float = 0.15,
     seed: int = 0,
-    at_once: int = 32,
+    batch: int = 32,
 ) -> Float[Tensor, "N H W"]:
     """`max_channel |1/n Σ_s ∂y/∂x (x + σ ε_s)|`, ε_s ~ N(0, 1), σ = noise · (max x − min x) of each sample.
 
@@ -60,7 +62,7 @@ def smoothgrad(
         samples: n, how many noisy copies.
         noise: their standard deviation as a share of the sample's range.
         seed: of the noise.
-        at_once: most images in one pass.
+        batch: most images in one pass.
     """
     if samples < 1:
         raise IerfError(f"SmoothGrad averages over at least one noisy copy, not {samples}")
@@ -70,7 +72,7 @@ def smoothgrad(
         sigma = (noise * (high - low)).view(-1, *[1] * pixels.ndim)
         seeds = torch.randint(1 << 32, (samples,), generator=torch.Generator().manual_seed(seed)).tolist()
         total = torch.zeros_like(pixels)
-        for some, copies in portions(len(pixels), samples, at_once):
+        for some, copies in portions(len(pixels), samples, batch):
             epsilon = torch.stack([_normal(pixels[0], one) for one in seeds[copies]])
             total[some] += slopes(y, pixels[some, None] + sigma[some] * epsilon, some).sum(1)
         return strongest_channel(total / samples)

@@ -11,6 +11,7 @@ from ierf.attribution.batching import portions
 from ierf.attribution.integrated_gradients import Baseline, baseline_like
 from ierf.attribution.objective import Objective, explaining
 from ierf.attribution.targets import Target
+from ierf.deprecated import renamed
 from ierf.errors import IerfError
 from ierf.model import VisionModel
 
@@ -18,6 +19,7 @@ Segments = Int[Tensor, "#N H W"]
 """To which patch or superpixel each pixel belongs, counted from 0."""
 
 
+@renamed(at_once="batch")
 def kernel_shap(
     model: VisionModel,
     x: Float[Tensor, "N 3 H W"],
@@ -28,7 +30,7 @@ def kernel_shap(
     samples: int = 1024,
     baseline: Baseline = 0.0,
     seed: int = 0,
-    at_once: int = 64,
+    batch: int = 64,
 ) -> Float[Tensor, "N H W"]:
     """Shapley values `φ` of patches, each spread evenly over its pixels; the map sums to `y(x) − y(x₀)`.
 
@@ -46,7 +48,7 @@ def kernel_shap(
         samples: how many coalitions, at least twice the number of patches.
         baseline: what takes the place of a removed patch.
         seed: of the coalitions.
-        at_once: most images in one pass.
+        batch: most images in one pass.
 
     Raises:
         IerfError: no picture, fewer than two patches, or too few coalitions to tell the patches apart.
@@ -58,7 +60,7 @@ def kernel_shap(
         n_patches = int(segments.max()) + 1
         z, weight = (t.to(y.pixels.device) for t in coalitions(n_patches, samples, seed))
         nothing, everything = z.new_zeros(1, n_patches), z.new_ones(1, n_patches)
-        worth = _worth(y, baseline_like(y.pixels, baseline), segments, torch.cat([nothing, everything, z]), at_once)
+        worth = _worth(y, baseline_like(y.pixels, baseline), segments, torch.cat([nothing, everything, z]), batch)
         gain = (worth[:, 1:] - worth[:, :1]).double()
         phi = shapley_values(z.double(), weight, gain[:, 1:], gain[:, 0])
         labels = segments.flatten(1)
@@ -104,12 +106,10 @@ def shapley_values(
     return (free - one * (free.sum(0) - total) / one.sum()).T
 
 
-def _worth(
-    y: Objective, start: Tensor, segments: Segments, z: Bool[Tensor, "B M"], at_once: int
-) -> Float[Tensor, "N B"]:
+def _worth(y: Objective, start: Tensor, segments: Segments, z: Bool[Tensor, "B M"], batch: int) -> Float[Tensor, "N B"]:
     """`y(x_z)` of every sample and coalition."""
     worth = start.new_zeros(len(start), len(z))
-    for some, part in portions(len(start), len(z), at_once):
+    for some, part in portions(len(start), len(z), batch):
         shown = z[part][:, segments[some]].transpose(0, 1).unsqueeze(2)
         worth[some, part] = y(torch.where(shown, y.pixels[some, None], start[some, None]), some)
     return worth

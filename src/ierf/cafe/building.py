@@ -1,6 +1,7 @@
 """Building an index of latents: one pass over a data set, which a killed run goes on with (Sec. V)."""
 
 import json
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,11 +16,13 @@ from ierf.cafe.index import FORMAT, SETTINGS, STATE, VERSION, IndexState, Latent
 from ierf.cafe.latents import Kind, LatentLayer
 from ierf.cafe.top_examples import TopExamples, max_activations
 from ierf.concepts.sae import SAE
+from ierf.deprecated import renamed
 from ierf.errors import IerfError
 from ierf.model import Captured, VisionModel, capture, evaluating, logits_of
 from ierf.model.following import Values
 from ierf.model.images import ImageLike
-from ierf.store import First, Images, only_writer, open_images, read_ahead, weights_hash, write, write_json
+from ierf.progress import Progress
+from ierf.store import Compute, First, Images, only_writer, open_images, read_ahead, weights_hash, write, write_json
 
 _READERS = 2
 _LATER = ("preprocessing", "rules")
@@ -29,6 +32,7 @@ _LATER = ("preprocessing", "rules")
 Track = Callable[[Sequence[Any]], Iterable[Any]]
 
 
+@renamed({True: "bfloat16", False: "float32"}, bfloat16="dtype")
 def build_index(
     model: VisionModel,
     saes: Mapping[str, SAE],
@@ -41,9 +45,10 @@ def build_index(
     limit: int | None = None,
     batch: int = 64,
     save_every: int = 32,
-    bfloat16: bool = False,
+    dtype: Compute = "float32",
     seed: int = 0,
-    track: Track = iter,
+    progress: Progress | None = None,
+    track: Track | None = None,
 ) -> LatentIndex:
     """One pass over the photographs for all layers; a killed run goes on from its last save.
 
@@ -53,34 +58,41 @@ def build_index(
         limit: only the first so many photographs.
         batch: photographs at once, which with K, `top` and `sample` bounds the memory.
         save_every: batches between saves.
-        bfloat16: see `max_activations`: what is kept is the same, `fired`, `total` and `of_class` are rounded.
+        dtype: see `max_activations`. In "bfloat16" what is kept is the same; `fired`, `total`, `of_class` are rounded.
         seed: of the samples.
+        progress: called behind each batch, see `ierf.progress.Progress`.
+        track: what `progress` was; goes through a sequence, batch by batch.
 
     Raises `IerfError` if the folder holds an index with other settings, or has a writer, or no photograph can be read.
     """
+    if track is not None:
+        warnings.warn("track= is called progress= now, see ierf.progress", DeprecationWarning, stacklevel=3)
     source = open_images(images) if limit is None else First(open_images(images), limit)
     layers = [LatentLayer(model, name, sae, values) for name, sae in saes.items()]
-    folder, settings = Path(folder), _settings(model, layers, source, top, sample, batch, seed, bfloat16)
+    folder, settings = Path(folder), _settings(model, layers, source, top, sample, batch, seed, dtype)
     with only_writer(folder):
         state = _begun(folder, settings) or IndexState(empty(model, layers, top, sample))
         batches = _batches(model, source, state.seen, batch)
         starts = range(state.seen, len(source.names), batch)
         with evaluating(model.net), torch.no_grad():
-            for number, start in enumerate(track(starts)):
+            for number, start in enumerate((track or iter)(starts)):
                 numbers, x = next(batches)
                 kept = state.kept
                 if len(x):
                     random = np.random.default_rng([seed, start])
-                    kept = add_batch(model, layers, kept, x, torch.tensor(numbers), random, bfloat16)
+                    kept = add_batch(model, layers, kept, x, torch.tensor(numbers), random, dtype)
                 state = IndexState(kept, min(start + batch, len(source.names)), state.photographs + len(x))
                 if state.photographs and number % save_every == save_every - 1:
                     _write(folder, state, settings)
+                if progress is not None:
+                    progress("indexing", state.seen, len(source.names))
         if not state.photographs:
             raise IerfError(f"none of the {len(source.names)} photographs of {source.address!r} can be read")
         _write(folder, state, settings)
         return LatentIndex.open(folder)
 
 
+@renamed({True: "bfloat16", False: "float32"}, bfloat16="dtype")
 def add_batch(
     model: VisionModel,
     layers: Sequence[LatentLayer],
@@ -88,14 +100,14 @@ def add_batch(
     x: Float[Tensor, "N 3 H W"],
     numbers: Int[Tensor, " N"],
     random: np.random.Generator,
-    bfloat16: bool = False,
+    dtype: Compute = "float32",
 ) -> dict[tuple[str, Kind], TopExamples]:
     """What is kept after one more batch: one forward pass, and every PFV of every layer encoded once."""
     classes, captured = _run(model, x, layers)
     found = dict(kept)
     for layer in layers:
         parts = [layer.positions(kind) for kind in layer.kinds]
-        of_kinds = max_activations(layer.sae, captured[layer.layer].pfvs, parts, bfloat16)
+        of_kinds = max_activations(layer.sae, captured[layer.layer].pfvs, parts, dtype)
         for kind, those in zip(layer.kinds, of_kinds, strict=True):
             keys = torch.from_numpy(random.random(those.values.shape, dtype=np.float32)).clamp_min(1e-9)
             found[layer.layer, kind] = found[layer.layer, kind].with_more(those, numbers, keys, classes)
@@ -136,7 +148,7 @@ def _settings(
     sample: int,
     batch: int,
     seed: int,
-    bfloat16: bool,
+    dtype: Compute,
 ) -> dict[str, Any]:
     return {
         "format": FORMAT,
@@ -156,7 +168,7 @@ def _settings(
         "sample": sample,
         "batch": batch,
         "seed": seed,
-        "bfloat16": bfloat16,
+        "bfloat16": dtype == "bfloat16",
     }
 
 

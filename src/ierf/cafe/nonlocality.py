@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ierf.cafe.latents import LatentLayer
+from ierf.deprecated import renamed
 
 
 def entropy(mass: Float[Tensor, "N h w"]) -> Float[Tensor, " N"]:
@@ -71,6 +72,7 @@ class LatentCurves:
         return insertion, deletion
 
 
+@renamed(at_once="batch")
 @torch.no_grad()
 def latent_curves(
     layer: LatentLayer,
@@ -81,7 +83,7 @@ def latent_curves(
     *,
     points: int = 9,
     baseline: float = 0.0,
-    at_once: int = 64,
+    batch: int = 64,
 ) -> LatentCurves:
     """Patches appear on a blank canvas, or vanish to it, those with the highest score first (Sec. V-C1).
 
@@ -96,7 +98,7 @@ def latent_curves(
     shown = rank[:, None] < counts[:, None]
     frames = torch.cat([shown, ~shown[:, 1:-1]], 1).view(len(x), -1, *scores.shape[1:])
     found = []
-    for rows in torch.split(torch.arange(frames.shape[0] * frames.shape[1], device=x.device), at_once):
+    for rows in torch.split(torch.arange(frames.shape[0] * frames.shape[1], device=x.device), batch):
         sample, frame = rows // frames.shape[1], rows % frames.shape[1]
         mask = _at_pixels(frames[sample, frame], (x.shape[2], x.shape[3]))
         seen = torch.where(mask[:, None], x[sample], torch.full_like(x[:1], baseline))

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ierf.concepts.sae import SAE
+from ierf.store import Compute, check_dtype
 
 _AT_ONCE = 1 << 20
 """Products that a block of photographs has: they stay in a processor's cache until their maximum is taken."""
@@ -29,17 +30,18 @@ class MaxActivations:
 
 @torch.no_grad()
 def max_activations(
-    sae: SAE, pfvs: Float[Tensor, "N P C"], parts: Sequence[slice], bfloat16: bool = False
+    sae: SAE, pfvs: Float[Tensor, "N P C"], parts: Sequence[slice], dtype: Compute = "float32"
 ) -> list[MaxActivations]:
     """The peaks within parts of the positions.
 
     As σ of a pointwise kind grows with `π`, `max_p σ(π_p) = σ(max_p π_p)`: products are taken block by block, only
-    their largest is kept, and no σ is taken of the others. With `bfloat16` the products are rounded, but not `maps`:
+    their largest is kept, and no σ is taken of the others. In "bfloat16" the products are rounded, but not `maps`:
     `|π' − π| ≤ ‖w − w'‖ ‖x‖ + ‖w'‖ ‖x − x'‖ + ε |π'|`, which `bounds` allow for. Other kinds need all their codes.
     """
+    check_dtype(dtype)
     pfvs = pfvs.to(sae.decoder)
     if sae.rule.pointwise:
-        return _pointwise(sae, pfvs, parts, torch.bfloat16 if bfloat16 else pfvs.dtype)
+        return _pointwise(sae, pfvs, parts, torch.bfloat16 if dtype == "bfloat16" else pfvs.dtype)
     codes = sae.encode(pfvs.flatten(0, 1)).view(*pfvs.shape[:2], -1)
     return [of_codes(codes[:, part]) for part in parts]
 

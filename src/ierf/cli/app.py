@@ -116,10 +116,28 @@ def parse_position(text: str) -> tuple[int, ...]:
         raise typer.BadParameter(f"a position is ROW,COLUMN, as in 7,9; got {text!r}") from None
 
 
+def warn(message: str) -> None:
+    """One plain line on standard error; the command goes on."""
+    typer.echo(f"warning: {message}", err=True)
+
+
+def _dtype(value: str | None) -> str | None:
+    if value == "bf16":
+        warn("--dtype bf16 is called --dtype bfloat16 now")
+        return "bfloat16"
+    return _checked("--dtype", ("float32", "bfloat16"))(value)
+
+
 Model = Annotated[
     str, typer.Option("--model", "-m", metavar="SPEC", help="Where the model comes from; `ierf models` lists sources.")
 ]
 Device = Annotated[str, typer.Option(metavar="NAME", help="Where to compute: cpu, cuda, cuda:1, mps.")]
+Dtype = Annotated[
+    str | None,
+    typer.Option(
+        "--dtype", metavar="float32|bfloat16", callback=_dtype, help="What products compute in; default: float32."
+    ),
+]
 Out = Annotated[
     Path,
     typer.Option("--out", "-o", metavar="DIR", help="The folder to write to; made if missing.", callback=_folder),
@@ -137,8 +155,27 @@ Unknown = Annotated[
 ]
 
 
+_FORMER = {"--layers": "--layer", "--classes": "--class"}
+"""Options by their former names, taken for one version."""
+
+
+def _by_present_names(args: list[str]) -> list[str]:
+    """What was typed, with a warning for each option by its former name."""
+    end = args.index("--") if "--" in args else len(args)
+    found = []
+    for word in args[:end]:
+        name, equals, value = word.partition("=")
+        if name in _FORMER:
+            warn(f"{name} is called {_FORMER[name]} now")
+        found.append(_FORMER.get(name, name) + equals + value)
+    return [*found, *args[end:]]
+
+
 class _Plain(TyperGroup):
     """A mistake that the library explains: one line, status 2. Ctrl-C: one line, status 130. A bug: its traceback."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        return super().parse_args(ctx, _by_present_names(args))
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -8,7 +8,7 @@ import torch
 import typer
 from rich.table import Table
 
-from ierf.cli.app import Device, Model, out, say
+from ierf.cli.app import Device, Model, names_of, out, say
 from ierf.experiments import Cost, attnlrp_costs, collect_costs, srd_costs
 from ierf.experiments.cost.concepts import DATA, bisecting_costs, lasso_cost, lasso_costs, sae_costs, stored_case
 from ierf.experiments.cost.explanations import icat_costs
@@ -17,6 +17,8 @@ from ierf.store import PFVStore
 
 bench = typer.Typer(help="What explanations cost, as ratios to plain gradients of the same run.", no_args_is_help=True)
 
+
+RESNET50 = [f"layer{stage}.{block}" for stage, blocks in enumerate((3, 4, 6, 3), 1) for block in range(blocks)]
 
 Batch = Annotated[list[int] | None, typer.Option(help="Batch sizes; default: 1 and 8.")]
 Rounds = Annotated[int, typer.Option(min=1, help="Runs of each; the median ratio counts.")]
@@ -54,15 +56,19 @@ def attnlrp(
 def collect(
     model: Model = "timm:resnet50?weights=random",
     layers: Annotated[
-        str, typer.Option(metavar="NAME,NAME", help="Convolutional layers; default: a ResNet-50's 16 blocks.")
-    ] = ",".join(f"layer{stage}.{block}" for stage, blocks in enumerate((3, 4, 6, 3), 1) for block in range(blocks)),
+        list[str] | None,
+        typer.Option(
+            "--layer", "-l", metavar="NAME[,NAME…]", help="Convolutional layers; default: a ResNet-50's 16 blocks."
+        ),
+    ] = None,
     batch: Annotated[int, typer.Option(min=1, help="Images at once.")] = 4,
     rounds: Rounds = 5,
     threads: Threads = None,
     device: Device = "cpu",
 ) -> None:
     """PFVs with iERFs at 56 × 56, against a forward pass and a gradient for each layer; each stage’s share."""
-    _show(model, device, threads, lambda loaded: collect_costs(loaded, layers.split(","), batch, rounds=rounds))
+    names = names_of(layers) or RESNET50
+    _show(model, device, threads, lambda loaded: collect_costs(loaded, names, batch, rounds=rounds))
 
 
 @bench.command()

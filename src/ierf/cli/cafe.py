@@ -5,7 +5,18 @@ from typing import Annotated
 
 import typer
 
-from ierf.cli.app import DEFAULT_MODEL, Device, Model, one_of, save_picture, say_path, tracked
+from ierf.cli.app import (
+    DEFAULT_MODEL,
+    Device,
+    Dtype,
+    Model,
+    names_of,
+    one_of,
+    progress_bar,
+    save_picture,
+    say_path,
+    warn,
+)
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import load
 
@@ -16,7 +27,12 @@ def cafe(
         str, typer.Option("--data", "-d", metavar="FOLDER|PARQUET|HF_DATASET", help="Photographs to look in.")
     ],
     model: Model = DEFAULT_MODEL,
-    layer: Annotated[str | None, typer.Option(metavar="NAME", help="Default: all that have an autoencoder.")] = None,
+    layers: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--layer", "-l", metavar="NAME[,NAME…]", help="May be repeated; default: all that have an autoencoder."
+        ),
+    ] = None,
     latent: Annotated[
         list[int] | None, typer.Option("--latent", metavar="K", help="May be repeated: a picture of these.")
     ] = None,
@@ -29,9 +45,8 @@ def cafe(
     pictures: Annotated[int, typer.Option(min=1, max=16, help="Photographs of each latent.")] = 5,
     method: Annotated[str | None, typer.Option(metavar="NAME", help="Default: attnlrp, srd without attention.")] = None,
     limit: Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the first N photographs.")] = None,
-    bfloat16: Annotated[
-        bool, typer.Option("--bfloat16", help="A quicker index, where the processor has this type; rounds sums.")
-    ] = False,
+    dtype: Dtype = None,
+    bfloat16: Annotated[bool, typer.Option("--bfloat16", hidden=True)] = False,
     seed: Annotated[int, typer.Option(help="Of everything random.")] = 0,
     device: Device = "cpu",
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="For the index, pictures, page.")] = Path(
@@ -55,17 +70,24 @@ def cafe(
     from ierf.report.latents import latent_card, latents_sheet, save_latents
     from ierf.store import First, open_images
 
+    if bfloat16:
+        warn("--bfloat16 is called --dtype bfloat16 now")
+        dtype = "bfloat16"
     vision_model = load(model, device)
     way = method or usual_method(vision_model)
     if way not in METHODS:
         raise UnknownNameError("method", way, METHODS)
-    saes = {name: found.to(device) for name, found in saved_autoencoders(sae, layer).items()}
+    wanted = names_of(layers) or []
+    found = saved_autoencoders(sae, wanted[0] if len(wanted) == 1 else None)
+    saes = {name: one.to(device) for name, one in found.items()}
     photographs = open_images(data) if limit is None else First(open_images(data), limit)
     values = trained_values(saes)
-    layers = {name: LatentLayer(vision_model, name, found, values) for name, found in saes.items()}
-    if layer is not None and layer not in layers:
-        raise IerfError(f"there is no autoencoder of {layer!r} in {str(sae)!r}, but of {', '.join(layers)}")
-    with tracked() as track:
+    trained = {name: LatentLayer(vision_model, name, one, values) for name, one in saes.items()}
+    for name in wanted:
+        if name not in trained:
+            raise IerfError(f"there is no autoencoder of {name!r} in {str(sae)!r}, but of {', '.join(trained)}")
+    with progress_bar() as bar:
+        task = bar.add_task("indexing", total=None)
         index = build_index(
             vision_model,
             saes,
@@ -73,11 +95,11 @@ def cafe(
             out / "index",
             values=values,
             limit=limit,
-            bfloat16=bfloat16,
+            dtype="bfloat16" if dtype == "bfloat16" else "float32",
             seed=seed,
-            track=track,
+            progress=lambda _, done, total: bar.update(task, completed=done, total=total),
         )
-    shown = {name: one for name, one in layers.items() if layer in (None, name)}
+    shown = {name: trained[name] for name in wanted or trained}
     if latent is None:
         order = sort or "non-locality"
         path = save_latents(

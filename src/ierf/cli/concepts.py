@@ -22,6 +22,10 @@ from ierf.store import PFVStore
 
 concepts = typer.Typer(help="Concepts: directions in the feature vectors of a layer.", no_args_is_help=True)
 
+Layers = Annotated[
+    list[str] | None,
+    typer.Option("--layer", "-l", metavar="NAME[,NAME…]", help="May be repeated; default: all."),
+]
 Store = Annotated[
     Path | None, typer.Option("--store", "-s", metavar="STORE", help="Where the store lies now, if it was moved.")
 ]
@@ -37,7 +41,7 @@ def fit(
     n_concepts: Annotated[
         int | None, typer.Option("--concepts", "-k", metavar="K", help="Of each layer; default: 8 for each channel.")
     ] = None,
-    layer: Annotated[list[str] | None, typer.Option(metavar="NAME[,NAME…]", help="Default: all.")] = None,
+    layer: Layers = None,
     seed: Annotated[int, typer.Option(help="Of the extractor and of the draws.")] = 0,
     l0_ratio: Annotated[
         float, typer.Option("--l0", metavar="R", help="Sparsity that λ is chosen for, 1 − ‖u‖₀/K.")
@@ -79,7 +83,7 @@ def fit(
             model=_named(opened, model),
             path=save,
             device=device,
-            progress=lambda layer, stage: bar.update(task, description=f"{layer}: {stage}"),
+            progress=lambda stage, *_: bar.update(task, description=stage),
         )
         if pictures:
             bar.update(task, description="keeping pictures")
@@ -91,7 +95,7 @@ def fit(
 @concepts.command()
 def show(
     address: Annotated[str, typer.Argument(metavar="BANK", help="The folder of the bank, or hf:OWNER/NAME.")],
-    layer: Annotated[list[str] | None, typer.Option(metavar="NAME[,NAME…]", help="Default: all.")] = None,
+    layer: Layers = None,
     sort: Annotated[
         str | None, one_of("--sort", "frequency", "relevance", "random", help="Which concepts; default: frequency.")
     ] = None,

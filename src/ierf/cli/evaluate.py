@@ -172,6 +172,7 @@ def activations(
     fidelity_runs: Annotated[int, typer.Option(min=2, help="Sets of pixels.")] = LocalSettings.fidelity_runs,
     fidelity_pixels: Annotated[int | None, typer.Option(min=1, help="Pixels in a set; default: 200.")] = None,
     seed: Seed = 0,
+    device: Device = "cpu",
     out: Folder = Path("ierf-activations"),
 ) -> None:
     """Table II: fidelity of each method on a small ResNet with ReLU, ELU, LeakyReLU, Swish, GELU and Tanh.
@@ -181,6 +182,7 @@ def activations(
         ierf evaluate activations --checkpoints cifar/ --data cifar10_test.parquet --limit 100
     """
     rows, photos, models = parse_methods(methods or TABLE), open_data(data), load_checkpoints(checkpoints)
+    models = {name: model.to(device) for name, model in models.items()}
     settings = LocalSettings(("fidelity",), fidelity_runs=fidelity_runs, fidelity_pixels=fidelity_pixels, seed=seed)
     check_out(out)
     with tracked() as track:

@@ -46,7 +46,7 @@ Recipes = Annotated[
     ),
 ]
 Layers = Annotated[
-    list[str] | None, typer.Option("--layers", "-l", metavar="NAME[,NAME…]", help="From the pixels on; default: all.")
+    list[str] | None, typer.Option("--layer", "-l", metavar="NAME[,NAME…]", help="From the pixels on; default: all.")
 ]
 Count = Annotated[
     int | None, typer.Option("--concepts", "-k", min=1, metavar="K", help="Of each layer; default: 8 for each channel.")
@@ -254,7 +254,7 @@ def cafe(
         str | None, typer.Option("--data", "-d", metavar="SPEC", help="Default: what the index was made of.")
     ] = None,
     layers: Annotated[
-        list[str] | None, typer.Option("--layers", "-l", metavar="NAME[,NAME…]", help="Default: all of the index.")
+        list[str] | None, typer.Option("--layer", "-l", metavar="NAME[,NAME…]", help="Default: all of the index.")
     ] = None,
     methods: Annotated[
         list[str] | None, typer.Option(metavar="NAME[,NAME…]", help=f"Default: {', '.join(DEFAULT)}.")

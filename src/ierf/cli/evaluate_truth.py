@@ -64,7 +64,7 @@ def truth(
     ] = None,
     layers: Annotated[
         list[str] | None,
-        typer.Option("--layers", "-l", metavar="NAME[,NAME…]", help=f"Default: those it has of {', '.join(LAYERS)}."),
+        typer.Option("--layer", "-l", metavar="NAME[,NAME…]", help=f"Default: those it has of {', '.join(LAYERS)}."),
     ] = None,
     concepts: Annotated[int, typer.Option("--concepts", "-k", min=1, metavar="K", help="Of each layer.")] = (
         ConceptSettings.n_concepts

@@ -51,7 +51,10 @@ def explain(
     resolution: Annotated[
         list[str] | None, typer.Option(metavar="low|high|input|LAYER", help="A map to show; default: the first three.")
     ] = None,
-    layer: Annotated[str | None, typer.Option(metavar="NAME", help="With --position: the layer of a PFV.")] = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option("--layer", "-l", metavar="NAME", help="With --position: the layer of a PFV, one or one for each."),
+    ] = None,
     position: Annotated[
         list[str] | None, typer.Option(metavar="ROW,COLUMN", help="With --layer: the PFV whose iERF to show.")
     ] = None,
@@ -80,7 +83,7 @@ def explain(
         "classes": classes or None,
         "method": method,
         "resolutions": resolution or None,
-        "pfvs": _pfvs(layer, position or []),
+        "pfvs": _pfvs(layer or [], position or []),
         **given(bias=bias, head=head, unknown=unknown, encoder=encoder),
     }
     files, failed = _find(photos)
@@ -93,10 +96,13 @@ def explain(
     raise typer.Exit(1 if failed else 0)
 
 
-def _pfvs(layer: str | None, positions: Sequence[str]) -> list[PFV] | None:
-    if (layer is None) != (not positions):
-        raise typer.BadParameter("--layer and --position go together, as in --layer layer3 --position 4,6")
-    return [PFV(layer, parse_position(text)) for text in positions] if layer is not None else None
+def _pfvs(layers: Sequence[str], positions: Sequence[str]) -> list[PFV] | None:
+    if bool(layers) != bool(positions) or len(layers) not in (0, 1, len(positions)):
+        raise typer.BadParameter(
+            "--layer and --position go together, as in --layer layer3 --position 4,6: one layer, or one for each"
+        )
+    of_each = layers if len(layers) == len(positions) else [*layers] * len(positions)
+    return [PFV(one, parse_position(text)) for one, text in zip(of_each, positions, strict=True)] or None
 
 
 def _find(photos: Sequence[str]) -> tuple[list[Path], int]:
@@ -147,6 +153,7 @@ def demo(
     photo: Annotated[str, typer.Option(metavar="|".join(PHOTOS), help="One of scikit-image’s photographs.")] = PHOTOS[
         0
     ],
+    device: Device = "cpu",
 ) -> None:
     """Explain a photograph that comes with scikit-image by the model that comes with ierf, and write a report.
 
@@ -156,7 +163,7 @@ def demo(
 
         ierf demo --photo coffee --out coffee
     """
-    explanation = explain_photo(load(DEFAULT_MODEL), _unpacked(photo, out))
+    explanation = explain_photo(load(DEFAULT_MODEL, device), _unpacked(photo, out))
     report = explanation.save(out / "report.html")
     say(best_classes(explanation))
     if explanation.ledger is not None:

@@ -9,6 +9,7 @@ import typer
 
 from ierf.cli.app import DEFAULT_MODEL, Device, Model, names_of, say, say_path
 from ierf.errors import IerfError
+from ierf.graph.concept_graph import KEEP
 from ierf.model import VisionModel, evaluating, find_images, load, read_image
 
 if TYPE_CHECKING:
@@ -22,12 +23,12 @@ def graph(
     classes: Annotated[
         list[str] | None,
         typer.Option(
-            "--classes", "-c", metavar="NAME|INDEX", help="A class to lead to, may be repeated; default: the top two."
+            "--class", "-c", metavar="NAME|INDEX", help="A class to lead to, may be repeated; default: the top two."
         ),
     ] = None,
     layers: Annotated[
         list[str] | None,
-        typer.Option("--layers", "-l", metavar="NAME[,NAME…]", help="From the pixels on; default: all of the bank."),
+        typer.Option("--layer", "-l", metavar="NAME[,NAME…]", help="From the pixels on; default: all of the bank."),
     ] = None,
     diagnose: Annotated[bool, typer.Option("--diagnose", help="Say what makes --predicted win over --true.")] = False,
     true: Annotated[str | None, typer.Option(metavar="NAME|INDEX", help="With --diagnose: the true class.")] = None,
@@ -39,7 +40,7 @@ def graph(
     ),
     keep: Annotated[
         float, typer.Option(min=0.01, max=1, metavar="SHARE", help="Of the flow between layers whose edges are kept.")
-    ] = 0.8,
+    ] = KEEP,
     steps: Annotated[int, typer.Option(min=1, help="Of integrated gradients, at least.")] = 16,
     seed: Annotated[int, typer.Option(help="Of the random concepts that edges are tested against.")] = 0,
     device: Device = "cpu",
@@ -54,7 +55,7 @@ def graph(
 
     Examples:
 
-        ierf graph cat.jpg --bank bank/ --classes tabby --classes "Egyptian cat"
+        ierf graph cat.jpg --bank bank/ --class tabby --class "Egyptian cat"
 
         ierf graph --diagnose cat.jpg --bank bank/ --true tabby --predicted tiger
 
@@ -88,9 +89,9 @@ def _check_options(diagnose: bool, compare: bool, classes: bool, two_classes: bo
     if diagnose and compare:
         raise IerfError("choose one of --diagnose and --compare")
     if two_classes and not diagnose:
-        raise IerfError("--true and --predicted belong to --diagnose; a graph leads to the classes of --classes")
+        raise IerfError("--true and --predicted belong to --diagnose; a graph leads to the classes of --class")
     if diagnose and classes:
-        raise IerfError("a diagnosis is of the two classes --true and --predicted; leave --classes out")
+        raise IerfError("a diagnosis is of the two classes --true and --predicted; leave --class out")
     forms = (".html",) if diagnose or compare else SUFFIXES
     if out.suffix not in forms:
         raise IerfError(f"this is written as {' or '.join(forms)}, not as {out.name!r}; name another file with --out")

@@ -16,6 +16,7 @@ from rich.text import Text
 from ierf.cli.app import (
     DEFAULT_MODEL,
     Device,
+    Dtype,
     Model,
     complain,
     given,
@@ -63,7 +64,7 @@ Limit = Annotated[int | None, typer.Option(metavar="N", min=1, help="Only the fi
 def train_command(
     layers: Annotated[
         list[str],
-        typer.Option("--layers", "-l", metavar="NAME[,NAME…]", help="One autoencoder each; may be repeated."),
+        typer.Option("--layer", "-l", metavar="NAME[,NAME…]", help="One autoencoder each; may be repeated."),
     ],
     save: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="Where to write, or to go on.")],
     data: Data = None,
@@ -90,9 +91,7 @@ def train_command(
         int | None, typer.Option(metavar="N", help="Positions of each photograph; default: all that every layer has.")
     ] = None,
     values: Values = None,
-    dtype: Annotated[
-        str | None, one_of("--dtype", "float32", "bf16", help="What products compute in; default: float32.")
-    ] = None,
+    dtype: Dtype = None,
     seed: Annotated[int, typer.Option(help="Of weights, order and positions.")] = 0,
     limit: Limit = None,
     save_every: Annotated[int, typer.Option(metavar="STEPS", min=1, help="Steps between checkpoints.")] = 500,
@@ -104,16 +103,15 @@ def train_command(
 
     Examples:
 
-        ierf sae train --data photos/ --layers layer3.1 --kind matryoshka --out saes/
+        ierf sae train --data photos/ --layer layer3.1 --kind matryoshka --out saes/
 
-        ierf sae train --model bundled:vit-tiny --data photos/ --layers blocks.2,blocks.4 -k 16 --out saes/
+        ierf sae train --model bundled:vit-tiny --data photos/ --layer blocks.2,blocks.4 -k 16 --out saes/
 
-        torchrun --nproc-per-node 2 --no-python ierf sae train --data photos/ --layers layer3.1 --out saes/
+        torchrun --nproc-per-node 2 --no-python ierf sae train --data photos/ --layer layer3.1 --out saes/
     """
-    compute = {"bf16": "bfloat16"}.get(dtype or "", dtype)
     settings = Training(
         seed=seed,
-        **given(samples=samples, batch=batch, lr=lr, schedule=schedule, buffer=buffer, compute=compute),
+        **given(samples=samples, batch=batch, lr=lr, schedule=schedule, buffer=buffer, dtype=dtype),
     )
     names = names_of(layers) or []
     with _processes(device) as here:
@@ -130,7 +128,7 @@ def train_command(
                 names,
                 seed=seed,
                 limit=limit,
-                compute=settings.compute,
+                dtype=settings.dtype,
                 **given(per_image=per_image, values=values),
             )
         origin: dict[str, Any] = source.identity

@@ -14,6 +14,7 @@ from ierf.cli.app import (
     DEFAULT_MODEL,
     Bias,
     Device,
+    Dtype,
     Model,
     Unknown,
     complain,
@@ -44,7 +45,7 @@ def collect(
     ],
     layers: Annotated[
         list[str],
-        typer.Option("--layers", "-l", metavar="NAME[,NAME…]", help="The layers to collect; may be repeated."),
+        typer.Option("--layer", "-l", metavar="NAME[,NAME…]", help="The layers to collect; may be repeated."),
     ],
     out: Annotated[Path, typer.Option("--out", "-o", metavar="DIR", help="The store to write, or to finish.")],
     model: Model = DEFAULT_MODEL,
@@ -76,9 +77,7 @@ def collect(
     pfv_type: Annotated[
         str | None, one_of("--pfv-type", "float16", "float32", help="How PFVs are stored; default: float16.")
     ] = None,
-    dtype: Annotated[
-        str | None, one_of("--dtype", "float32", "bf16", help="What convolutions compute in; default: float32.")
-    ] = None,
+    dtype: Dtype = None,
     seed: Annotated[int | None, typer.Option(help="Of the draws; default: 0.")] = None,
     batch: Annotated[int | None, typer.Option(help="Images at once; default: 16.")] = None,
     block: Annotated[int | None, typer.Option(help="Images per chunk; default: 512.")] = None,
@@ -99,11 +98,11 @@ def collect(
 
     Examples:
 
-        ierf collect --data photos/ --layers layer2.1,layer3.1 --out store.zarr
+        ierf collect --data photos/ --layer layer2.1,layer3.1 --out store.zarr
 
-        ierf collect --model timm:resnet50.a1_in1k --data val.parquet --layers layer3.5 --out store.zarr --device cuda
+        ierf collect --model timm:resnet50.a1_in1k --data val.parquet --layer layer3.5 --out store.zarr --device cuda
 
-        torchrun --nproc-per-node 4 --no-python ierf collect --data photos/ --layers layer3.1 --out store.zarr
+        torchrun --nproc-per-node 4 --no-python ierf collect --data photos/ --layer layer3.1 --out store.zarr
     """
     settings = Settings.of(
         options=given(bias=bias, unknown=unknown),
@@ -116,7 +115,7 @@ def collect(
             values=values,
             resolution=resolution,
             pfv_type=pfv_type,
-            compute={"bf16": "bfloat16"}.get(dtype or "", dtype),
+            dtype=dtype,
             seed=seed,
             batch=batch,
             block=block,
@@ -135,7 +134,7 @@ def collect(
             append=append,
             shard=None if shard is None else Shard.parse(shard),
             workers=workers,
-            progress=lambda images, total: bar.update(task, completed=images, total=total),
+            progress=lambda _, done, total: bar.update(task, completed=done, total=total),
         )
     _report(done, out)
 
@@ -204,7 +203,10 @@ def verify(path: StorePath) -> None:
 @store.command()
 def show(
     path: StorePath,
-    layer: Annotated[list[str] | None, typer.Option(metavar="NAME", help="A layer to show; default: all.")] = None,
+    layer: Annotated[
+        list[str] | None,
+        typer.Option("--layer", "-l", metavar="NAME[,NAME…]", help="May be repeated; default: all."),
+    ] = None,
     count: Annotated[int, typer.Option(min=1, help="Pairs of each layer.")] = 10,
     seed: Annotated[int, typer.Option(help="Of the choice.")] = 0,
     save: Annotated[Path, typer.Option("--out", "-o", metavar="FILE", help="The picture to write.")] = Path("pfvs.png"),
@@ -218,7 +220,7 @@ def show(
     loaded = None if model is None else load(model, device)
     random = np.random.default_rng(seed)
     rows = []
-    for name in layer or opened.layers:
+    for name in names_of(layer) or opened.layers:
         of_layer = opened.layer(name)
         chosen = sorted(random.choice(len(of_layer), min(count, len(of_layer)), replace=False).tolist())
         rows.append((name, [of_layer.pictures(row, loaded, TILE) for row in chosen]))

@@ -11,11 +11,12 @@ from torch import nn
 
 from ierf.concepts import bank_files as files
 from ierf.concepts.bank_files import BankPlan
-from ierf.concepts.bank_fitting import L0_RATIO, FitProgress, fit_layer
+from ierf.concepts.bank_fitting import L0_RATIO, STAGES, fit_layer
 from ierf.concepts.bank_pictures import SIDE, crops, exemplar_pictures, has_pictures, write_pictures
 from ierf.concepts.layer_concepts import LayerConcepts
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import VisionModel, as_vision_model
+from ierf.progress import Progress, StepCounter, of_two
 from ierf.store import PFVStore, differences, only_writer, weights_hash
 
 
@@ -42,7 +43,7 @@ class ConceptBank:
         model: VisionModel | nn.Module | None = None,
         path: str | Path | None = None,
         device: str = "cpu",
-        progress: FitProgress | None = None,
+        progress: Progress | None = None,
         **options: Any,
     ) -> "ConceptBank":
         """Find concepts in the PFVs of a store, layer by layer.
@@ -59,7 +60,7 @@ class ConceptBank:
             model: must be the store's; gives the names of the classes.
             path: a folder that each layer is written to when it is found. A fit that was killed goes on from there when
                 it is called with the same arguments.
-            progress: called with a layer and what is done with it now.
+            progress: called before each step, "LAYER: what is done with it now", see `ierf.progress.Progress`.
 
         Raises `IerfError` where the folder holds something else, a bank that was fitted otherwise, or has a writer.
         """
@@ -70,16 +71,18 @@ class ConceptBank:
             labels = vision_model.labels
         settings = files.FitSettings(extractor, options, n_concepts, seed, l0_ratio, positive, encoded, device)
         plan = files.planned(store, layers or store.layers, settings, labels)
-        report = progress or _silent
+        told = of_two(progress, lambda stage, *_: tuple(stage.split(": ", 1)))
         if path is None:
-            found = {n: fit_layer(store.layer(n), store.predictions, settings, report) for n in plan.layers}
+            counted = StepCounter(told, STAGES * len(plan.layers))
+            found = {n: fit_layer(store.layer(n), store.predictions, settings, counted) for n in plan.layers}
             return cls._of_store(plan, found, None, store)
         folder = Path(path)
         with only_writer(folder):
             if not files.begin(folder, plan):
-                for name in plan.layers:
-                    if not files.layer_path(folder, name).exists():
-                        files.write_layer(folder, fit_layer(store.layer(name), store.predictions, settings, report))
+                lacking = [name for name in plan.layers if not files.layer_path(folder, name).exists()]
+                counted = StepCounter(told, STAGES * len(lacking))
+                for name in lacking:
+                    files.write_layer(folder, fit_layer(store.layer(name), store.predictions, settings, counted))
                 files.publish(folder)
         return cls._of_store(plan, {}, folder, store)
 
@@ -237,7 +240,3 @@ class ConceptBank:
         if differs := list(differences(there, here, "store")):
             raise IerfError(f"{str(store.path)!r} is not the store of this bank: {'; '.join(differs)}")
         return store
-
-
-def _silent(layer: str, stage: str) -> None:
-    """Says nothing."""

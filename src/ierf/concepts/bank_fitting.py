@@ -1,7 +1,6 @@
 """From the PFVs of a stored layer to its concepts (arXiv 2605.00474, Sec. VI-A1)."""
 
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -17,11 +16,14 @@ from ierf.concepts.kmeans import BisectingSphericalKMeans
 from ierf.concepts.layer_concepts import ClassShares, ConceptTree, LayerConcepts, ShiftFrom, relevance_shares
 from ierf.concepts.sparse_coding import choose_lam, lasso
 from ierf.errors import IerfError
+from ierf.progress import StepCounter
 from ierf.store import StoredLayer
 
 _CLASSES = 1 << 32
 """More than there are."""
 EXEMPLARS = 10
+STAGES = 4
+"""Steps that a layer takes, see `fit_layer`."""
 PER_CHANNEL = 8
 """Concepts for each channel (Sec. VI-A1)."""
 LEAST_PFVS = 3
@@ -34,7 +36,6 @@ _FOR_LAMBDA = 512
 """PFVs that λ is chosen with."""
 _AT_ONCE = 512
 """PFVs that are coded at once."""
-FitProgress = Callable[[str, str], None]
 """Called with a layer and what is done with it now."""
 
 
@@ -96,10 +97,10 @@ class Occurrence:
 
 
 def fit_layer(
-    stored: StoredLayer, predictions: Int[np.ndarray, " I"], settings: FitSettings, progress: FitProgress
+    stored: StoredLayer, predictions: Int[np.ndarray, " I"], settings: FitSettings, progress: StepCounter
 ) -> LayerConcepts:
     """The concepts of a layer, their exemplars, λ, and how they occur. `predictions` are the classes of all images."""
-    progress(stored.name, "finding concepts")
+    progress.begin(f"{stored.name}: finding concepts")
     x = stored.pfvs.torch().to(settings.device)
     count = concept_count(stored, settings.n_concepts)
     shift, shift_from = usual_shift(stored)
@@ -107,10 +108,10 @@ def fit_layer(
     atoms, used = found.components_.detach().float(), found.shift_.detach().float()
     if not torch.allclose(used, shift_vector(x.float(), shift)):
         shift_from = "extractor"
-    progress(stored.name, "choosing λ")
+    progress.begin(f"{stored.name}: choosing λ")
     rows = sampled(len(x), settings.encoded, settings.seed)
     lam = choose_lam(x[rows[:_FOR_LAMBDA]].float() - used, atoms, settings.l0_ratio, settings.positive)
-    progress(stored.name, "coding PFVs")
+    progress.begin(f"{stored.name}: coding PFVs")
     seen = Occurrence(len(atoms))
     for some in np.split(np.sort(rows), range(_AT_ONCE, len(rows), _AT_ONCE)):
         shifted = x[some].float() - used
@@ -119,7 +120,7 @@ def fit_layer(
         seen.add(shifted, codes, atoms, stored.relevances.torch(some), classes)
     known = seen.summary()
     _warn_of_silence(stored.name, len(atoms), (1 - known["l0_ratio"]) * len(atoms))
-    progress(stored.name, "looking for exemplars")
+    progress.begin(f"{stored.name}: looking for exemplars")
     nearest = stored.nearest(atoms, EXEMPLARS, used.cpu())
     return LayerConcepts(
         name=stored.name,

@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ierf.deprecated import by_present_names
 from ierf.errors import IerfError, UnknownNameError
 
 Vectors = Float[Tensor, "N C"] | np.ndarray | Sequence[Sequence[float]]
@@ -90,7 +91,7 @@ class Estimator:
 
     def set_params(self, **params: Any) -> Self:
         """Change some arguments for the next `fit`. Raises `UnknownNameError` for others, `IerfError` as making one."""
-        known = self.get_params()
+        known, params = self.get_params(), by_present_names(type(self).__init__, params)
         for name in params:
             if name not in known:
                 raise UnknownNameError(f"parameter of {type(self).__name__}", name, known)

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from ierf.concepts.extractor import Estimator, Shift, Vectors, as_vectors, describe_shift, shift_vector, shifted
 from ierf.concepts.sparse_coding import choose_lam, lasso
+from ierf.deprecated import renamed
 from ierf.errors import IerfError
 from ierf.model.loading.extras import extra
 
@@ -136,6 +137,7 @@ class DictionaryLearning(Estimator):
     lam_: float
     """λ"""
 
+    @renamed(batch_size="batch")
     def __init__(
         self,
         n_concepts: int,
@@ -144,7 +146,7 @@ class DictionaryLearning(Estimator):
         lam: float | None = None,
         l0_ratio: float = 0.995,
         max_iter: int = 10,
-        batch_size: int = 256,
+        batch: int = 256,
     ) -> None:
         """How atoms are learnt.
 
@@ -153,10 +155,10 @@ class DictionaryLearning(Estimator):
                 start, as atoms, `l0_ratio` (arXiv 2605.00474, Table III), and one coefficient at least.
             l0_ratio: `1 − ‖u‖₀ / K`, where λ is not given.
             max_iter: the most passes over the PFVs; scikit-learn stops when the objective no longer falls.
-            batch_size: PFVs for each update of the atoms.
+            batch: PFVs for each update of the atoms.
         """
         self.n_concepts, self.seed, self.shift, self.lam = n_concepts, seed, shift, lam
-        self.l0_ratio, self.max_iter, self.batch_size = l0_ratio, max_iter, batch_size
+        self.l0_ratio, self.max_iter, self.batch = l0_ratio, max_iter, batch
 
     def fit(self, x: Vectors, y: object = None) -> Self:
         """Learn the atoms. Raises `IerfError` for fewer PFVs than concepts."""
@@ -173,7 +175,7 @@ class DictionaryLearning(Estimator):
             alpha=self.lam_,
             fit_algorithm="lars",
             max_iter=self.max_iter,
-            batch_size=min(self.batch_size, len(vectors)),
+            batch_size=min(self.batch, len(vectors)),
             dict_init=start.double().cpu().numpy(),
             random_state=self.seed,
         )
@@ -206,5 +208,5 @@ class DictionaryLearning(Estimator):
             "lam": self.lam,
             "l0_ratio": self.l0_ratio,
             "max_iter": self.max_iter,
-            "batch_size": self.batch_size,
+            "batch_size": self.batch,
         }

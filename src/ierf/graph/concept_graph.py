@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ierf.errors import IerfError, UnknownNameError
 from ierf.graph.elements import LOGITS, Edge, LayerAccount, Node
+from ierf.progress import Progress
 
 if TYPE_CHECKING:
     from ierf.concepts import ConceptBank
@@ -28,6 +29,17 @@ if TYPE_CHECKING:
     from ierf.model import VisionModel
 
 Shares = Float[Tensor, "S T"]
+
+TOP = 5
+"""Nodes of a layer for each class."""
+SHARED = 3
+"""Nodes of a layer for all classes together."""
+STEPS = 16
+"""Of integrated gradients, at least."""
+KEEP = 0.8
+"""The share of the flow between two layers whose edges are kept."""
+DRAWS = 200
+"""Random concepts against which edges are tested."""
 
 
 @dataclass(frozen=True)
@@ -63,12 +75,62 @@ class ConceptGraph:
         photographs: "Photographs",
         classes: Sequence[str | int] | None = None,
         layers: Sequence[str] | None = None,
-        **options: Any,
+        *,
+        top: int = TOP,
+        shared: int = SHARED,
+        also: Mapping[str, Sequence[int]] | None = None,
+        steps: int = STEPS,
+        keep: float = KEEP,
+        draws: int = DRAWS,
+        seed: int = 0,
+        pictures: bool = True,
+        progress: Progress | None = None,
     ) -> "ConceptGraph":
-        """The graph of one photograph or of many (then the mean over them), see `ierf.graph.building.build`."""
+        """The Interlayer Concept Graph of a photograph, or the mean of those of many (arXiv 2605.00474, section VI).
+
+        Nodes are, in each layer, the `top` concepts of each class and the `shared` ones by `Σ_p AT(u_pq, logit_c)`, and
+        the residual. Edges are ICAT with integrated gradients (Eq. 13–16) between consecutive `layers`: the score of a
+        concept t is `Σ_i u_it cos(X̃_i − shift, v_t)`, that of a class its logit, and what is scaled from 0 to 1 is the
+        part of X̂ that concepts make, while the shift stays.
+
+        Args:
+            photographs: prepared pixels (N, 3, H, W), a photograph, or a sequence of photographs. Of many, one after
+                the other is in memory, and each is looked at twice.
+            classes: names or indices; None: the two most probable of the first photograph.
+            layers: those of the bank if None, in the bank's order, which must be that of the network.
+            top: concepts of each layer that become nodes for each class.
+            shared: those that become nodes for all classes together.
+            also: more concepts that become nodes, for each layer.
+            steps: of integrated gradients; three or nine times as many where attributions do not add up within 1e-3.
+            keep: the share of the flow between two layers whose edges are kept, see `pruned`.
+            draws: random concepts against which edges are tested.
+            seed: of these.
+            pictures: whether nodes get exemplars and, for a single photograph, their places and pixels on it, and edges
+                where they act.
+            progress: called before each step, see `ierf.progress.Progress`.
+
+        Raises:
+            IerfError: a layer that another path of the network goes around, or a class, layer or concept that does not
+                exist.
+        """
         from ierf.graph.building.build import build
 
-        return build(model, bank, photographs, classes, layers, **options)
+        return build(
+            model,
+            bank,
+            photographs,
+            classes,
+            layers,
+            top=top,
+            shared=shared,
+            also=also,
+            steps=steps,
+            keep=keep,
+            draws=draws,
+            seed=seed,
+            pictures=pictures,
+            progress=progress,
+        )
 
     @cached_property
     def by_id(self) -> Mapping[str, Node]:
@@ -100,7 +162,7 @@ class ConceptGraph:
             raise UnknownNameError("layer of this graph", layer, self.layers)
         return self.accounts[self.layers.index(layer)]
 
-    def pruned(self, keep: float = 0.8, classes: Sequence[int] | None = None) -> "ConceptGraph":
+    def pruned(self, keep: float = KEEP, classes: Sequence[int] | None = None) -> "ConceptGraph":
         """Of each pair of layers the fewest edges that carry `keep` of the flow to shown concepts, and their nodes.
 
         `classes` (indices) restricts the start to some of the graph's classes. Residual nodes stay. Influences and the

@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ierf.deprecated import renamed
 from ierf.errors import IerfError
 from ierf.metrics.scoring import Baseline, Score, Target, baseline_of, finite, maps_of, pictures, scores
 from ierf.model import VisionModel, as_vision_model
@@ -40,6 +41,7 @@ class Curve:
         return replace(self, scores=share, baseline=0 * span, full=span / span)
 
 
+@renamed(at_once="batch")
 def insertion(
     model: VisionModel | nn.Module,
     x: Float[Tensor, "N 3 H W"],
@@ -50,7 +52,7 @@ def insertion(
     steps: int | None = None,
     baseline: Baseline = 0.0,
     score: Score = "logit",
-    at_once: int = 64,
+    batch: int = 64,
 ) -> Curve:
     """The class's score as patches appear on the baseline, those with the largest sum of the map first.
 
@@ -59,20 +61,21 @@ def insertion(
     of its own, so that it scores what row by row scores. A map with a value that is not finite has the score NaN.
 
     Args:
-        target: a class, one per sample, a function of the output, or None for the class predicted for x.
+        target: a class by index or name, one per sample, a function of the output, or None: the class predicted for x.
         map: relevance; of another size than the pixels it is scaled bilinearly.
         patch: the side of a square patch, by default a 14th of the picture's longer side; 1 for pixels.
         steps: into how many equal parts (up to rounding) the patches go, by default one patch at a time.
         baseline: the picture without evidence; zero is the mean colour of the usual preprocessing.
         score: "logit" or "probability".
-        at_once: most images in one pass.
+        batch: most images in one pass.
 
     Raises:
         IerfError: a patch or a number of steps below 1, or arguments that do not fit together.
     """
-    return _curve(model, x, target, map, True, patch, steps, baseline, score, at_once)
+    return _curve(model, x, target, map, True, patch, steps, baseline, score, batch)
 
 
+@renamed(at_once="batch")
 def deletion(
     model: VisionModel | nn.Module,
     x: Float[Tensor, "N 3 H W"],
@@ -83,13 +86,13 @@ def deletion(
     steps: int | None = None,
     baseline: Baseline = 0.0,
     score: Score = "logit",
-    at_once: int = 64,
+    batch: int = 64,
 ) -> Curve:
     """The class's score as patches vanish to the baseline, those with the largest sum of the map first.
 
     Everything else is as in `insertion`.
     """
-    return _curve(model, x, target, map, False, patch, steps, baseline, score, at_once)
+    return _curve(model, x, target, map, False, patch, steps, baseline, score, batch)
 
 
 def _curve(
@@ -102,7 +105,7 @@ def _curve(
     steps: int | None,
     baseline: Baseline,
     score: Score,
-    at_once: int,
+    batch: int,
 ) -> Curve:
     vision_model = as_vision_model(model)
     pixels = pictures(x).to(vision_model.device, vision_model.dtype_for(x))
@@ -116,7 +119,7 @@ def _curve(
         changed = rank[i] < counts[s, None, None]
         return torch.where(changed[:, None], after[i], before[i])
 
-    values = scores(vision_model, pixels, target, len(counts), variant, score=score, at_once=at_once)
+    values = scores(vision_model, pixels, target, len(counts), variant, score=score, batch=batch)
     values = values.where(finite(maps)[:, None], torch.nan)
     first, last = values[:, 0], values[:, -1]
     ends = (first, last) if inserting else (last, first)

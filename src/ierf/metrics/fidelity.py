@@ -7,11 +7,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ierf.deprecated import renamed
 from ierf.errors import IerfError
 from ierf.metrics.scoring import Baseline, Preset, Target, baseline_of, check_preset, finite, maps_of, pictures, scores
 from ierf.model import VisionModel, as_vision_model
 
 
+@renamed(at_once="batch")
 def fidelity(
     model: VisionModel | nn.Module,
     x: Float[Tensor, "N 3 H W"],
@@ -23,7 +25,7 @@ def fidelity(
     baseline: Baseline | None = None,
     preset: Preset = "paper",
     seed: int = 0,
-    at_once: int = 64,
+    batch: int = 64,
 ) -> Float[Tensor, "*M N"]:
     """`Corr_S(Σ_{i∈S} φ_i, y(x) − y(x_S→baseline))`, Pearson over random sets S of pixels, y the logit.
 
@@ -35,14 +37,14 @@ def fidelity(
     NaN where the sums or the scores are the same in all runs, up to rounding, and for a map that is not finite.
 
     Args:
-        target: a class, one per sample, a function of the output, or None for the class predicted for x.
+        target: a class by index or name, one per sample, a function of the output, or None: the class predicted for x.
         map: relevance; of another size than the pixels it is scaled bilinearly. Several maps of the same pictures,
             with one axis more in front, share the forward passes.
         runs: how many sets.
         pixels: |S|, by default the preset's.
         baseline: what takes the place of S, by default the preset's.
         seed: of the sets.
-        at_once: most images in one pass.
+        batch: most images in one pass.
 
     Raises:
         IerfError: fewer than two runs, or a set that is empty or larger than the picture.
@@ -68,7 +70,7 @@ def fidelity(
         return torch.where(hidden.view(-1, *drawn), start[i], images[i])
 
     # The untouched score shifts the drop by a constant, which no correlation sees.
-    drops = -scores(vision_model, images, target, runs, variant, at_once=at_once)
+    drops = -scores(vision_model, images, target, runs, variant, batch=batch)
     found = torch.stack([_correlation(one, drops, sets, drawn, torch.finfo(images.dtype).eps) for one in maps])
     return found if map.ndim == 4 else found[0]
 

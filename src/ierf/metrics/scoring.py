@@ -57,8 +57,8 @@ def finite(map: Float[Tensor, "N h w"]) -> Bool[Tensor, " N"]:
 LogitFunction = Callable[[Tensor], Float[Tensor, " N"]]
 """A function of the network's output, with one number per sample."""
 
-Target = None | int | Sequence[int] | Int[Tensor, " N"] | LogitFunction
-"""The class whose score counts, one for all samples or one each; None is the class predicted for the untouched x.
+Target = None | int | str | Sequence[int | str] | Int[Tensor, " N"] | LogitFunction
+"""The class whose score counts, by index or name, one for all samples or one each; None: that predicted for x.
 
 A function of the output, `lambda y: y[:, 3] - y[:, 5]`, is itself the score. `ierf.targets.Logit` is the class that it
 names; targets at a layer are no score of the output.
@@ -82,9 +82,9 @@ def scores(
     variant: Variant,
     *,
     score: Score = "logit",
-    at_once: int = 64,
+    batch: int = 64,
 ) -> Float[Tensor, "N S"]:
-    """The score of each sample's class for `variants` variants of it, at most `at_once` pictures in one forward pass.
+    """The score of each sample's class for `variants` variants of it, at most `batch` pictures in one forward pass.
 
     Evaluation mode, no gradients; the model comes back as it was. At least float32.
 
@@ -93,15 +93,15 @@ def scores(
     """
     if score not in get_args(Score):
         raise UnknownNameError("score", score, get_args(Score))
-    if at_once < 1:
-        raise IerfError(f"at_once is at least 1, not {at_once}")
-    target = getattr(target, "index", target) if type(target).__name__ == "Logit" else target
+    if batch < 1:
+        raise IerfError(f"batch is at least 1, not {batch}")
+    target = model.indexed(getattr(target, "index", target) if type(target).__name__ == "Logit" else target)
     if callable(target) and score != "logit":
         raise IerfError(f"a target that is a function of the output is its own score; score={score!r} is of a class")
     with evaluating(model.net), torch.no_grad():
-        chosen = None if callable(target) else _classes(model, pixels, target, at_once)
+        chosen = None if callable(target) else _classes(model, pixels, target, batch)
         values = []
-        for pair in torch.split(torch.arange(len(pixels) * variants, device=pixels.device), at_once):
+        for pair in torch.split(torch.arange(len(pixels) * variants, device=pixels.device), batch):
             i, s = pair // variants, pair % variants
             if chosen is None:
                 values.append(_of_function(model(variant(i, s)), target))
@@ -142,9 +142,9 @@ def baseline_of(pixels: Float[Tensor, "N 3 H W"], baseline: Baseline) -> Float[T
         raise IerfError(f"a baseline is one number or pixels like those explained; it has the shape {shapes}") from None
 
 
-def _classes(model: VisionModel, pixels: Tensor, target: Target, at_once: int) -> Int[Tensor, " N"]:
+def _classes(model: VisionModel, pixels: Tensor, target: Target, batch: int) -> Int[Tensor, " N"]:
     if target is None:
-        return torch.cat([_logits(model, some).argmax(1) for some in torch.split(pixels, at_once)])
+        return torch.cat([_logits(model, some).argmax(1) for some in torch.split(pixels, batch)])
     try:
         index = torch.as_tensor(target, device=pixels.device)
     except (TypeError, ValueError, RuntimeError):

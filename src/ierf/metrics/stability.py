@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ierf.deprecated import renamed
 from ierf.errors import IerfError
 from ierf.metrics.scoring import at_pixels, normalise_map, pictures
 
@@ -13,6 +14,7 @@ Explain = Callable[[Float[Tensor, "n 3 H W"]], Float[Tensor, "n h w"]]
 """Pictures to maps, sample by sample."""
 
 
+@renamed(at_once="batch")
 def stability(
     explain: Explain,
     x: Float[Tensor, "N 3 H W"],
@@ -20,7 +22,7 @@ def stability(
     samples: int = 200,
     noise: float = 0.1,
     seed: int = 0,
-    at_once: int = 64,
+    batch: int = 64,
 ) -> Float[Tensor, " N"]:
     """`max_s ‖φ(x) − φ(x + σ ε_s)‖₂ / ‖σ ε_s‖₂`, ε_s ~ N(0, 1); low is good (arXiv 2605.00474, Eq. 34).
 
@@ -33,18 +35,18 @@ def stability(
         samples: how many noisy copies.
         noise: σ, in units of x.
         seed: of the noise.
-        at_once: most images that `explain` gets at once.
+        batch: most images that `explain` gets at once.
 
     Raises:
         IerfError: no noise, no copies, or an `explain` that does not return a map per picture.
     """
-    if samples < 1 or noise <= 0 or at_once < 1:
-        raise IerfError(f"samples={samples}, noise={noise} and at_once={at_once} must all be positive")
+    if samples < 1 or noise <= 0 or batch < 1:
+        raise IerfError(f"samples={samples}, noise={noise} and batch={batch} must all be positive")
     x = pictures(x)
-    maps = torch.cat([_maps(explain, some) for some in torch.split(x, at_once)])
+    maps = torch.cat([_maps(explain, some) for some in torch.split(x, batch)])
     seeds = torch.randint(1 << 32, (samples,), generator=torch.Generator().manual_seed(seed)).tolist()
     worst = torch.zeros_like(maps[:, 0, 0])
-    for pair in torch.split(torch.arange(samples * len(x)), at_once):
+    for pair in torch.split(torch.arange(samples * len(x)), batch):
         s, i = pair // len(x), (pair % len(x)).to(x.device)
         drawn = torch.stack([_normal(x[0], one) for one in seeds[int(s[0]) : int(s[-1]) + 1]])
         noisy = x[i] + noise * drawn[s - s[0]]

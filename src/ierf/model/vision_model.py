@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from itertools import chain
 from re import search
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, Self, cast, get_args
 
 import torch
 from jaxtyping import Float
@@ -17,12 +17,14 @@ from ierf.model.preprocess import Preprocess
 
 Outputs = Literal["classes", "features"]
 """What a network returns: one score for each class, or an embedding."""
+_FLOATS = {name: getattr(torch, name) for name in ("float32", "bfloat16", "float16", "float64")}
 _MOST_CHANNELS = 16
 """A first convolution of more is hardly that of the input."""
 
 
 class VisionModel:
-    """A network and what it takes to feed it a photograph and to read its answer; the network itself stays unchanged.
+    """A network and what it takes to feed it a photograph and to read its answer; the network itself stays unchanged,
+    unless `to` moves it.
 
     Args:
         net: any `torch.nn.Module`; one that `torch.compile` wrapped is unwrapped.
@@ -72,6 +74,18 @@ class VisionModel:
         """The type of the network's first floating-point parameter or buffer; float32 if it has none."""
         return self._reference().dtype
 
+    def to(self, device: str | torch.device | None = None, dtype: str | torch.dtype | None = None) -> Self:
+        """Move the network, the caller's own, to a device and to a type: "float32", "bfloat16", "float16", "float64".
+
+        None leaves it where it is. Returns the model itself, like `torch.nn.Module.to`. Raises `IerfError` for a device
+        that cannot be used here, `UnknownNameError` for another type.
+        """
+        kind = None if dtype is None else _FLOATS.get(str(dtype).removeprefix("torch."))
+        if dtype is not None and kind is None:
+            raise UnknownNameError("type to compute in", str(dtype), _FLOATS)
+        self.net.to(None if device is None else _usable(device), kind)
+        return self
+
     def dtype_for(self, x: Tensor) -> torch.dtype:
         """What `x` is computed in: the network's type; its own where the network has no number that could say."""
         own = any(t.is_floating_point() for t in chain(self.net.parameters(), self.net.buffers()))
@@ -104,6 +118,14 @@ class VisionModel:
             bound = f"classes 0 to {count - 1}" if count else "classes that are counted from 0"
             raise IerfError(f"there is no class {index}: the model {self.name!r} has {bound}")
         return index
+
+    def indexed(self, target: Any) -> Any:
+        """A target with names of classes, alone or in a list, replaced by indices; everything else as it is."""
+        if isinstance(target, str):
+            return self.class_index(target)
+        if isinstance(target, list | tuple):
+            return [self.class_index(one) if isinstance(one, str) else one for one in target]
+        return target
 
     def label(self, index: int) -> str:
         """The name of a class, "class 7" where there is none."""
@@ -139,6 +161,16 @@ class VisionModel:
     def _reference(self) -> Tensor:
         tensors = chain(self.net.parameters(), self.net.buffers())
         return next((t for t in tensors if t.is_floating_point()), torch.empty(0, dtype=torch.float32, device="cpu"))
+
+
+def _usable(device: str | torch.device) -> torch.device:
+    try:
+        found = torch.device(device)
+        torch.empty(0, device=found)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise IerfError(f"the device {str(device)!r} cannot be used here: {reason}") from None
+    return found
 
 
 def _outputs_of(net: nn.Module) -> Outputs:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ierf.attribution import Ledger, attribute
-from ierf.attribution.attribute import METHODS, check_options
+from ierf.attribution.attribute import METHODS, checked_options
 from ierf.attribution.conservation import ledger
 from ierf.attribution.passes import RULES, RelevancePass, relevance_pass, usual_method
 from ierf.attribution.srd import Head
@@ -64,7 +64,7 @@ def explain(
     method = method or usual_method(vision_model)
     if method not in METHODS:
         raise UnknownNameError("method", method, METHODS)
-    check_options(method, METHODS[method], options)
+    options = checked_options(method, METHODS[method], options)
     given = as_input(photo)
     picture = given if given is not None else as_image(cast("ImageLike", photo))
     x = vision_model.prepare(picture)

@@ -7,7 +7,7 @@ from ierf.store.integrity import problems, weights_hash
 from ierf.store.layer import Exemplar, Nearest, StoredLayer
 from ierf.store.photographs import First, Images, StoredPhotographs, open_images, read_ahead
 from ierf.store.pictures import contact_sheet, covered, lit, part
-from ierf.store.plan import Compute, ModelRecord, Settings, check_names, differences
+from ierf.store.plan import Compute, ModelRecord, Settings, check_dtype, check_names, differences
 from ierf.store.sampling import NO_ROW, position_of, quantised, reduced, reduced_size, restored
 from ierf.store.store import PFVStore
 
@@ -27,6 +27,7 @@ __all__ = [
     "Shard",
     "StoredLayer",
     "StoredPhotographs",
+    "check_dtype",
     "check_names",
     "collect",
     "collect_batch",

@@ -136,7 +136,7 @@ def method_of(model: VisionModel, settings: Settings) -> str:
 @contextmanager
 def _pass(model: VisionModel, x: Tensor, settings: Settings) -> Iterator[RelevancePass]:
     """The recorded pass of a batch, its convolutions and matrix products in bfloat16 where the settings say so."""
-    half = settings.compute == "bfloat16"
+    half = settings.dtype == "bfloat16"
     with (
         lowered(model.device.type) if half else nullcontext(),
         relevance_pass(model, x, method_of(model, settings), settings.options) as run,

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from itertools import groupby
 from pathlib import Path
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from ierf.errors import IerfError
 from ierf.model import VisionModel, as_vision_model, shift_of
 from ierf.model.images import ImageLike
+from ierf.progress import Progress, of_two
 from ierf.store.batch_collection import Clock, Sample, Site, collect_batch, method_of, sites
 from ierf.store.files import (
     RECORDS,
@@ -53,8 +54,6 @@ CHUNK_BYTES = 1 << 24
 Shifts = dict[str, Float[np.ndarray, " C"]]
 """μ_BN of the layers that have one."""
 _MOST_READERS = 4
-Progress = Callable[[int, int], None]
-"""Called with the number of images that are done, and of all that this run has to do."""
 Photo = tuple[int, Float[Tensor, "3 H W"] | IerfError]
 """Index and pixels of a photograph, or why it cannot be read."""
 
@@ -78,7 +77,7 @@ def planned(model: VisionModel, source: Images, found: Sequence[Site], settings:
         options=dict(settings.options),
         sampling=_sampling(settings),
         pfv_type=settings.pfv_type,
-        compute={"device": model.device.type, "type": settings.compute},
+        compute={"device": model.device.type, "type": settings.dtype},
         batch=settings.batch,
         block=max(1, min(settings.block, CHUNK_BYTES // largest)),
         versions={"ierf": __version__, "torch": str(torch.__version__)},
@@ -183,6 +182,8 @@ def collect(
     Args:
         images: a folder, a parquet file or a folder of them, `hf:OWNER/NAME?split=…`, or a list of pictures.
         limit: only the first so many images.
+        progress: called behind each batch with the images that are done, and all that this run has to do, see
+            `ierf.progress.Progress`.
         append: put the images behind those of a complete store.
         shard: the part of the work to do; None: that of this rank, everything if there is one process.
         workers: threads that read photographs; None: one per core, at most 4.
@@ -192,6 +193,7 @@ def collect(
     """
     vision_model, settings, folder = as_vision_model(model), settings or Settings(), Path(path)
     shard = shard or Shard.of_this_process()
+    told = of_two(progress, lambda _, done, total: (done, total))
     source = open_images(images) if limit is None else First(open_images(images), limit)
     found = sites(vision_model, layers, settings)
     shifts = found_shifts(vision_model, found)
@@ -202,7 +204,7 @@ def collect(
             plan = begin(folder, wanted, source, append, shifts)
         done = Collected()
         run = _Run(vision_model, source, plan, found, settings, done)
-        for block, chunks, skipped in run.blocks(_lacking(folder, plan, shard), workers, progress):
+        for block, chunks, skipped in run.blocks(_lacking(folder, plan, shard), workers, told):
             _write_block(folder, plan, block, chunks, skipped)
         wait_for_all()
         with alone(folder):
@@ -239,7 +241,7 @@ class _Run:
                 clock.lap("reading")
                 self._fill(chunks, batch, clock)
                 if progress is not None:
-                    progress(self.done.images + len(self.done.skipped), len(indices))
+                    progress("collecting", self.done.images + len(self.done.skipped), len(indices))
             clock.lap("reading")
             yield block, chunks, skipped
             clock.lap("writing")

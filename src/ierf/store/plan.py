@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Literal, get_args
 
+from ierf.deprecated import by_present_names, renamed
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model.following import Values
 from ierf.model.preprocess import Preprocess
@@ -22,6 +23,7 @@ PFVType = Literal["float16", "float32"]
 Compute = Literal["float32", "bfloat16"]
 
 
+@renamed(compute="dtype")
 @dataclass(frozen=True)
 class Settings:
     """How PFVs and iERFs are collected.
@@ -37,7 +39,7 @@ class Settings:
         ierf: whether to keep an iERF with each PFV.
         resolution: side of the kept iERFs, see `ierf.store.reduced_size`.
         pfv_type: how PFVs are stored.
-        compute: "bfloat16" runs convolutions and matrix products in bfloat16.
+        dtype: "bfloat16" runs convolutions and matrix products in bfloat16.
         batch: images at once.
         block: images per chunk, at most; fewer where their PFVs take more than 16 MiB.
     """
@@ -52,7 +54,7 @@ class Settings:
     ierf: bool = True
     resolution: int | None = None
     pfv_type: PFVType = "float16"
-    compute: Compute = "float32"
+    dtype: Compute = "float32"
     batch: int = 16
     block: int = 512
 
@@ -61,10 +63,10 @@ class Settings:
             ("sampling", self.sampling, SAMPLINGS),
             ("kind of PFV values", self.values, get_args(Values)),
             ("type of PFVs", self.pfv_type, get_args(PFVType)),
-            ("type to compute in", self.compute, get_args(Compute)),
         ):
             if value not in choices:
                 raise UnknownNameError(what, value, choices)
+        check_dtype(self.dtype)
         for name in ("per_image", "batch", "block"):
             if getattr(self, name) < 1:
                 raise IerfError(f"{name} is at least 1, not {getattr(self, name)}")
@@ -78,11 +80,17 @@ class Settings:
     @classmethod
     def of(cls, **choices: Any) -> "Settings":
         """The settings with these names. Raises `UnknownNameError` for another name."""
-        known = [f.name for f in fields(cls)]
-        for name in choices:
+        known, named = [f.name for f in fields(cls)], by_present_names(cls, choices, stacklevel=3)
+        for name in named:
             if name not in known:
                 raise UnknownNameError("setting of a store", name, known)
-        return cls(**choices)
+        return cls(**named)
+
+
+def check_dtype(dtype: str) -> None:
+    """Raises `UnknownNameError` for a type that nothing is computed in."""
+    if dtype not in get_args(Compute):
+        raise UnknownNameError("type to compute in", str(dtype), get_args(Compute))
 
 
 @dataclass(frozen=True)

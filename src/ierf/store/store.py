@@ -1,6 +1,6 @@
 """The front door to a store on disk: what is in it, one layer at a time."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import nn
 from ierf.errors import IerfError
 from ierf.model import VisionModel, as_vision_model
 from ierf.model.images import ImageLike
+from ierf.progress import Progress
 from ierf.store.collecting import collect
 from ierf.store.files import Shard
 from ierf.store.integrity import check_model
@@ -62,7 +63,7 @@ class PFVStore:
         append: bool = False,
         shard: Shard | None = None,
         workers: int | None = None,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress | None = None,
         **settings: Any,
     ) -> "PFVStore":
         """The complete store of `images` at `path`: collected, or finished, or only opened if nothing is lacking.

@@ -21,6 +21,7 @@ from ierf.concepts.sae.training import Training, train
 from ierf.concepts.sae.variants import RULES
 from ierf.errors import IerfError, UnknownNameError
 from ierf.files import missing
+from ierf.typed import recorded, typed
 
 K = 32
 
@@ -94,7 +95,7 @@ class SAE(nn.Module, Estimator):
             "seed": self.seed,
             "shift": describe_shift(self.shift),
             "options": dict(self.options),
-            "training": asdict(self.schedule),
+            "training": recorded(self.schedule),
             "about": self.about,
         }
 
@@ -212,7 +213,7 @@ class SAE(nn.Module, Estimator):
         config = read_config(folder / CONFIG)
         with fitting(folder / WEIGHTS):
             state = read_state(folder / WEIGHTS, config)
-            sae = cls.from_config(asdict(config))
+            sae = cls.from_config({**asdict(config), "training": recorded(config.training)})
             sae.to(state["decoder"].dtype).load_state_dict(state)
         return sae
 
@@ -220,7 +221,8 @@ class SAE(nn.Module, Estimator):
     def from_config(cls, config: Mapping[str, Any]) -> "SAE":
         """As it was before training. A shift that was given as a vector is in the weights."""
         names = ("kind", "n_features", "n_latents", "k", "seed")
-        sae = cls(**{name: config[name] for name in names}, training=config["training"], **config["options"])
+        training = typed(config["training"], Training)
+        sae = cls(**{name: config[name] for name in names}, training=training, **config["options"])
         sae.about = dict(config["about"])
         return sae
 

@@ -12,12 +12,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ierf.concepts.sae.shuffle_buffer import Rows
+from ierf.deprecated import renamed
 from ierf.errors import IerfError
 from ierf.model import VisionModel, as_vision_model
 from ierf.model.capture import capture
 from ierf.model.following import Values
 from ierf.model.images import ImageLike
-from ierf.store import First, PFVStore, Shard, open_images, read_ahead, weights_hash
+from ierf.store import Compute, First, PFVStore, Shard, check_dtype, open_images, read_ahead, weights_hash
 
 _CHUNK = 1 << 14
 """PFVs in a chunk from memory or a store."""
@@ -110,6 +111,7 @@ class FromModel:
         batch: photographs at once.
     """
 
+    @renamed(compute="dtype")
     def __init__(
         self,
         model: VisionModel | nn.Module,
@@ -122,13 +124,14 @@ class FromModel:
         batch: int = 64,
         limit: int | None = None,
         shard: Shard | None = None,
-        compute: str = "float32",
+        dtype: Compute = "float32",
     ) -> None:
+        check_dtype(dtype)
         if not layers or len(set(layers)) < len(layers):
             raise IerfError("name the layers to train on, each once, as in layers=['layer2.1', 'layer3.1']")
         self._model, self._layers, self._values = as_vision_model(model), tuple(layers), values
         self._images = open_images(images) if limit is None else First(open_images(images), limit)
-        self._seed, self._batch, self._half = seed, batch, compute == "bfloat16"
+        self._seed, self._batch, self._half = seed, batch, dtype == "bfloat16"
         shard = shard or Shard.of_this_process()
         self._mine = np.arange(len(self._images.names))[shard.index :: shard.count]
         if not len(self._mine):

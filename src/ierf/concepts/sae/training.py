@@ -18,9 +18,10 @@ from ierf.concepts.sae.losses import add_up, ranks, samples, total, unexplained
 from ierf.concepts.sae.rule import Objective, Stage
 from ierf.concepts.sae.shuffle_buffer import Position, mixed
 from ierf.concepts.sae.sources import Source
+from ierf.deprecated import renamed
 from ierf.errors import IerfError, UnknownNameError
-from ierf.store import Compute, differences, only_writer, wait_for_all, write
-from ierf.typed import FieldError, parsed, typed
+from ierf.store import Compute, check_dtype, differences, only_writer, wait_for_all, write
+from ierf.typed import FieldError, parsed, recorded, typed
 
 Schedule = Literal["cosine", "constant"]
 
@@ -30,6 +31,7 @@ _RAMP = 0.05
 CHECKPOINT = "checkpoint.safetensors"
 
 
+@renamed(compute="dtype")
 @dataclass(frozen=True)
 class Training:
     """Defaults are those of Gao 2024 (arXiv 2406.04093), scaled down for short runs.
@@ -42,7 +44,7 @@ class Training:
         schedule: "cosine" down to 0, or "constant".
         dead_after: a latent is dead if it was silent for so many samples; None: 10⁷, at most a tenth of `samples`.
         buffer: PFVs that are mixed with each other.
-        compute: "bfloat16" runs matrix products in bfloat16.
+        dtype: "bfloat16" runs matrix products in bfloat16.
         seed: of the order of samples.
     """
 
@@ -53,16 +55,13 @@ class Training:
     schedule: Schedule = "cosine"
     dead_after: int | None = None
     buffer: int = 1 << 17
-    compute: Compute = "float32"
+    dtype: Compute = field(default="float32", metadata={"in files": "compute"})
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for what, value, choices in (
-            ("schedule", self.schedule, get_args(Schedule)),
-            ("type to compute in", self.compute, get_args(Compute)),
-        ):
-            if value not in choices:
-                raise UnknownNameError(what, value, choices)
+        if self.schedule not in get_args(Schedule):
+            raise UnknownNameError("schedule", self.schedule, get_args(Schedule))
+        check_dtype(self.dtype)
         for name in ("samples", "batch", "buffer"):
             if getattr(self, name) < 1:
                 raise IerfError(f"{name} is at least 1, not {getattr(self, name)}")
@@ -215,7 +214,7 @@ def train(
     run = Run(saes, settings)
     identity = {
         "saes": {name: sae.config for name, sae in saes.items()},
-        "training": asdict(settings),
+        "training": recorded(settings),
         "ranks": ranks(),
         "source": source.identity,
     }
@@ -268,7 +267,7 @@ class Run:
     def _layer(self, name: str, sae: Trainable, x: Float[Tensor, "N C"]) -> list[Float[Tensor, ""]]:
         dead = self.silent[name] >= self.settings.silence
         stage = Stage(self.step, self.settings.ramp(self.step, self.steps), dead)
-        half = self.settings.compute == "bfloat16"
+        half = self.settings.dtype == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=half):
             found = sae.objective(x, stage)
         parameters, optimizer = _parameters(sae), self.optimizers[name]

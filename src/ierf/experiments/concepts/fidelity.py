@@ -194,7 +194,7 @@ def class_curves(
     target: int,
     importance: Float[Tensor, " A"],
     points: int = 33,
-    at_once: int = 32,
+    batch: int = 32,
 ) -> ClassCurves:
     """The class as active concepts leave X̂, or join the shift alone, in descending order of importance.
 
@@ -208,7 +208,7 @@ def class_curves(
     first = ranks < counts[:, None]
     shown = torch.cat([~first, first]).to(x.codes.device)
     with torch.no_grad():
-        logits = torch.cat([section(x.with_only(some)) for some in torch.split(shown, at_once)])
+        logits = torch.cat([section(x.with_only(some)) for some in torch.split(shown, batch)])
     found = torch.stack([logits.softmax(1)[:, target], (logits.argmax(1) == target).to(logits)])
     deletion, insertion = found.chunk(2, 1)
     return ClassCurves(counts, deletion, insertion)

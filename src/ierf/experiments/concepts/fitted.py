@@ -30,6 +30,7 @@ from ierf.concepts import (
     usual_shift,
 )
 from ierf.concepts.sae import Training
+from ierf.deprecated import by_present_names
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model.following import Values
 from ierf.store import PFVStore, StoredLayer, only_writer, write
@@ -59,6 +60,7 @@ class Recipe:
         """
         options = dict(self.options)
         if self.name.startswith("sae_"):
+            options = by_present_names(Training, options)
             names = [field.name for field in fields(Training)]
             options["training"] = {name: options.pop(name) for name in names if name in options}
             options.setdefault("k", max(1, round((1 - l0_ratio) * n_concepts)))

@@ -42,7 +42,7 @@ from ierf.graph import Alignment, Reconstruction, integrated_gradients, midpoint
 from ierf.graph import LayerObjective as Question
 from ierf.model import Section, VisionModel, capture, evaluating
 from ierf.rules import SRDRules
-from ierf.store import Clock, Images, collect_batch, sites
+from ierf.store import Clock, Compute, Images, collect_batch, sites
 from ierf.store.plan import Settings
 
 Work = Callable[[], object]
@@ -324,7 +324,7 @@ def index_costs(
     kept = empty(model, layers, 16, 32)
     order = torch.randperm(len(photographs.names), generator=torch.Generator().manual_seed(seed))
     forward: list[float] = []
-    seconds: dict[str, list[float]] = {"float32": [], "bfloat16": []}
+    seconds: dict[Compute, list[float]] = {"float32": [], "bfloat16": []}
     with evaluating(model.net), torch.no_grad():
         for number, numbers in enumerate(torch.split(order, batch)):
             x = torch.stack([model.preprocess(photographs.read(int(i))) for i in numbers])
@@ -333,8 +333,8 @@ def index_costs(
             if number % _TIMED == 0:
                 forward.append(seconds_of(partial(model, x)))
                 for precision, found in seconds.items():
-                    found.append(seconds_of(partial(add, np.random.default_rng(number), precision == "bfloat16")))
-            kept = add(np.random.default_rng(number), bfloat16=True)
+                    found.append(seconds_of(partial(add, np.random.default_rng(number), dtype=precision)))
+            kept = add(np.random.default_rng(number), dtype="bfloat16")
     what = f"index of {sum(layer.sae.n_latents for layer in layers)} latents of {len(layers)} layers"
     return [
         _over(f"{what}, {len(order)} photographs, {precision}", found, forward) for precision, found in seconds.items()

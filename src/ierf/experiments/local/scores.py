@@ -202,7 +202,7 @@ def black(model: VisionModel) -> Float[Tensor, "1 C 1 1"]:
 def _stability(model: VisionModel, found: Case, methods: Sequence[Method], maps: _Maps, s: LocalSettings) -> Tensor:
     samples, noise = s.stability_samples, s.stability_noise
     explainers = [partial(_explain, method, model, found.target) for method in methods]
-    scores = [stability(one, found.x, samples=samples, noise=noise, seed=s.seed, at_once=16) for one in explainers]
+    scores = [stability(one, found.x, samples=samples, noise=noise, seed=s.seed, batch=16) for one in explainers]
     return torch.cat(scores)
 
 

@@ -13,7 +13,7 @@ from torch import nn
 
 from ierf.errors import IerfError
 from ierf.graph.building.build import build, important_concepts
-from ierf.graph.concept_graph import ConceptGraph
+from ierf.graph.concept_graph import KEEP, ConceptGraph
 from ierf.graph.elements import Edge, Node
 from ierf.graph.picture.page import Finding, save_page
 from ierf.model import VisionModel, as_vision_model, evaluating
@@ -102,7 +102,7 @@ def compare_photographs(
     return compare(first, second)
 
 
-def save_comparison(comparison: Comparison, path: Path, keep: float = 0.8, single_file: bool = False) -> Path:
+def save_comparison(comparison: Comparison, path: Path, keep: float = KEEP, single_file: bool = False) -> Path:
     """A page with both graphs in one layout, at first with the edges that carry `keep` of the flow in either.
 
     Raises `IerfError` for another suffix than ".html".

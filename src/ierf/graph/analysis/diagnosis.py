@@ -13,7 +13,7 @@ from torch import nn
 from ierf.errors import IerfError
 from ierf.graph.analysis.interventions import intervene
 from ierf.graph.building.build import build
-from ierf.graph.concept_graph import ConceptGraph
+from ierf.graph.concept_graph import KEEP, ConceptGraph
 from ierf.graph.elements import Node
 from ierf.graph.picture.page import Finding, save_page
 from ierf.model import VisionModel, as_vision_model
@@ -80,7 +80,7 @@ class Diagnosis:
             for culprit in self.culprits
         ]
 
-    def save(self, path: str | Path, keep: float = 0.8, single_file: bool = False) -> Path:
+    def save(self, path: str | Path, keep: float = KEEP, single_file: bool = False) -> Path:
         """A page of the difference of both classes, with the concepts that made it and what the graph leaves out.
 
         Raises `IerfError` for another suffix than ".html".

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ierf.deprecated import renamed
 from ierf.errors import IerfError
 from ierf.graph.building.encoding import values_of
 from ierf.graph.concept_graph import ConceptGraph
@@ -141,17 +142,18 @@ def largest_projection(
     return projections(y, atoms, shift).amax(1)
 
 
+@renamed(at_once="batch")
 def interlayer_curves(
     x: Reconstruction,
     strength: Strength,
     values: Float[Tensor, "T A"],
     *,
     most_points: int = 33,
-    at_once: int = 32,
+    batch: int = 32,
 ) -> Curves:
     """Source concepts deleted from X̂, or inserted into the shift alone, in descending order of `values`.
 
-    Each target has its own order and its own forward passes, `at_once` of all targets together.
+    Each target has its own order and its own forward passes, `batch` of all targets together.
 
     Args:
         strength: `max_i cos` or the largest projection of the target layer, after the section.
@@ -167,19 +169,19 @@ def interlayer_curves(
     ranks = values.argsort(stable=True, dim=1, descending=True).argsort(1).cpu()
     first = ranks[:, None] < counts[:, None]
     shown = torch.cat([~first, first], 1).to(x.codes.device)
-    found = _strengths(x, strength, shown, at_once)
+    found = _strengths(x, strength, shown, batch)
     untouched = found[:, :1]
     deleted, inserted = (found / untouched).chunk(2, 1)
     return Curves(counts, deleted, inserted)
 
 
-def _strengths(x: Reconstruction, strength: Strength, shown: Tensor, at_once: int) -> Float[Tensor, "T S"]:
+def _strengths(x: Reconstruction, strength: Strength, shown: Tensor, batch: int) -> Float[Tensor, "T S"]:
     """Of each target with the concepts in its own rows of `shown` (T, S, A)."""
     n_targets, n_points, _ = shown.shape
     own = torch.arange(n_targets, device=shown.device).repeat_interleave(n_points)
     found = []
     with torch.no_grad():
-        for kept, target in zip(torch.split(shown.flatten(0, 1), at_once), torch.split(own, at_once), strict=True):
+        for kept, target in zip(torch.split(shown.flatten(0, 1), batch), torch.split(own, batch), strict=True):
             found.append(strength(x.with_only(kept)).gather(1, target[:, None])[:, 0])
     return torch.cat(found).view(n_targets, n_points)
 

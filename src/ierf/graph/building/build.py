@@ -8,11 +8,9 @@ from torch import Tensor, nn
 
 from ierf.errors import IerfError
 from ierf.graph.building.encoding import EncodedLayers, Photographs, encode, open_photographs
-from ierf.graph.building.layer_attribution import STEPS, Attributor, EncodedPhotograph, OnStep, StepCounter, importances
-from ierf.graph.building.layer_edges import DRAWS, layer_edges, random_concepts
+from ierf.graph.building.layer_attribution import Attributor, EncodedPhotograph, importances
+from ierf.graph.building.layer_edges import layer_edges, random_concepts
 from ierf.graph.building.nodes import (
-    SHARED,
-    TOP,
     NodeSelection,
     class_nodes,
     layer_account,
@@ -20,14 +18,12 @@ from ierf.graph.building.nodes import (
     select_nodes,
     with_pictures,
 )
-from ierf.graph.concept_graph import ConceptGraph
+from ierf.graph.concept_graph import DRAWS, KEEP, SHARED, STEPS, TOP, ConceptGraph
 from ierf.model import VisionModel, as_vision_model, evaluating
+from ierf.progress import Progress, StepCounter
 
 if TYPE_CHECKING:
     from ierf.concepts import ConceptBank
-
-
-KEEP = 0.9
 
 
 def build(
@@ -45,31 +41,9 @@ def build(
     draws: int = DRAWS,
     seed: int = 0,
     pictures: bool = True,
-    progress: OnStep | None = None,
+    progress: Progress | None = None,
 ) -> ConceptGraph:
-    """The Interlayer Concept Graph of a photograph, or the mean of those of many (arXiv 2605.00474, section VI).
-
-    Nodes are, in each layer, the `top` concepts of each class and the `shared` ones by `Σ_p AT(u_pq, logit_c)`, and the
-    residual. Edges are ICAT with integrated gradients (Eq. 13–16) between consecutive `layers`: the score of a concept
-    t is `Σ_i u_it cos(X̃_i − shift, v_t)`, that of a class its logit, and what is scaled from 0 to 1 is the part of X̂
-    that concepts make, while the shift stays.
-
-    Args:
-        photographs: prepared pixels (N, 3, H, W), a photograph, or a sequence of photographs. Of many, one after the
-            other is in memory, and each is looked at twice.
-        classes: names or indices; None: the two most probable of the first photograph.
-        layers: those of the bank if None, in the bank's order, which must be that of the network.
-        also: more concepts that become nodes, for each layer.
-        steps: of integrated gradients; three or nine times as many where attributions do not add up within 1e-3.
-        keep: the share of the flow between two layers whose edges are kept, see `ConceptGraph.pruned`.
-        draws: random concepts against which edges are tested.
-        pictures: whether nodes get exemplars and, for a single photograph, their places and pixels on it, and edges
-            where they act.
-        progress: called before each step, see `OnStep`.
-
-    Raises:
-        IerfError: a layer that another path of the network goes around, a class, layer or concept that does not exist.
-    """
+    """The Interlayer Concept Graph of a photograph, or the mean of those of many, see `ConceptGraph.build`."""
     vision_model = as_vision_model(model)
     names = tuple(layers or bank.layers)
     if not set(bank.layers) <= set(vision_model.layers):

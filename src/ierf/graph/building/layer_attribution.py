@@ -1,6 +1,6 @@
 """What the concepts of one layer, and its residual, add to scores further on; importances for the classes (VI-A2)."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -14,33 +14,15 @@ from ierf.graph.influence.integrated_gradients import ScaleInvarianceError, inte
 from ierf.graph.influence.layer_objective import Attribution, LayerObjective
 from ierf.graph.influence.scores import Alignment, Logits, Score
 from ierf.model import Section, VisionModel
+from ierf.progress import StepCounter
 
 if TYPE_CHECKING:
     from ierf.concepts import ConceptBank
 
-STEPS = 16
 MOST_STEPS = 144
-
-OnStep = Callable[[str, int, int], None]
-"""What is done now, how many steps are done, and of how many. It may raise to end the work."""
 
 EncodedPhotograph = tuple[Float[Tensor, "1 3 H W"], EncodedLayers]
 """Its pixels, and its layers written with concepts."""
-
-
-@dataclass(eq=False)
-class StepCounter:
-    """Steps that are counted as they begin."""
-
-    told: OnStep | None = None
-    total: int = 0
-    begun: int = 0
-
-    def begin(self, stage: str) -> None:
-        """The next step."""
-        if self.told is not None:
-            self.told(stage, self.begun, self.total)
-        self.begun += 1
 
 
 @dataclass(frozen=True, eq=False)

@@ -11,6 +11,7 @@ from torch import Tensor
 from ierf.graph.building.encoding import EncodedLayer
 from ierf.graph.building.layer_attribution import Attributor, EncodedPhotograph, LayerAttribution
 from ierf.graph.building.nodes import NodeSelection
+from ierf.graph.concept_graph import DRAWS
 from ierf.graph.elements import LOGITS, RESIDUAL, Cells, Edge, node_id
 
 EDGE_MAP_SIDE = 14
@@ -18,8 +19,6 @@ EDGE_MAP_SIDE = 14
 
 EdgeMaps = dict[tuple[int, int], Cells]
 """By the places of source and target in their rows."""
-
-DRAWS = 200
 
 
 @dataclass(frozen=True, eq=False)

@@ -13,19 +13,16 @@ from ierf.attribution import attribute, usual_method
 from ierf.attribution.targets import Relevance
 from ierf.errors import IerfError
 from ierf.graph.building.encoding import EncodedLayer, EncodedLayers, OpenedPhotographs
-from ierf.graph.building.layer_attribution import Importances, LayerMeans, StepCounter
-from ierf.graph.concept_graph import ConceptGraph
+from ierf.graph.building.layer_attribution import Importances, LayerMeans
+from ierf.graph.concept_graph import SHARED, TOP, ConceptGraph
 from ierf.graph.elements import LOGITS, RESIDUAL, Cells, ConceptFacts, LayerAccount, Node
 from ierf.graph.picture.drawing import jpeg
 from ierf.model import VisionModel
+from ierf.progress import StepCounter
 
 if TYPE_CHECKING:
     from ierf.concepts import ConceptBank
 
-TOP = 5
-"""Nodes for each class."""
-SHARED = 3
-"""Nodes for all classes together."""
 _EXEMPLARS = 10
 _CLASSES = 6
 _NEAREST = 5

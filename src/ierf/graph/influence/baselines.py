@@ -53,7 +53,7 @@ def kernel_shap(
     start, end = objective.ends(x)
     z, weight = coalitions(len(x.active), max(512, 4 * len(x.active)) if samples is None else samples, seed)
     z = z.to(x.codes.device)
-    worth = torch.cat([objective.values(x.with_only(some)) for some in torch.split(z, objective.at_once)])
+    worth = torch.cat([objective.values(x.with_only(some)) for some in torch.split(z, objective.batch)])
     gain = (worth - start).double().T
     values = shapley_values(z.double(), weight.to(gain.device), gain, (end - start).double())
     return Attribution(x, start, end, values.to(end))

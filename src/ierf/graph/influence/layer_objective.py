@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from ierf.concepts import Codes
+from ierf.deprecated import renamed
 from ierf.errors import IerfError
 from ierf.graph.influence.scores import Score
 
@@ -75,22 +76,23 @@ class Reconstruction:
         return of_active.new_zeros(self.n_concepts, *of_active.shape[1:]).index_copy(0, self.active, of_active)
 
 
+@renamed(at_once="batch")
 @dataclass(frozen=True, eq=False)
 class LayerObjective:
     """Scores of the target layer as a function of the source layer's PFVs: `S_t(M_ab(X))`."""
 
     section: LayersBetween
     score: Score
-    at_once: int = 16
+    batch: int = 16
     """PFV maps in one pass."""
 
     def __call__(self, pfvs: Float[Tensor, "B P C"]) -> Float[Tensor, "B T"]:
         return self.score(self.section(pfvs))
 
     def values(self, pfvs: Float[Tensor, "B P C"]) -> Float[Tensor, "B T"]:
-        """The scores without gradients, `at_once` maps in one pass."""
+        """The scores without gradients, `batch` maps in one pass."""
         with torch.no_grad():
-            return torch.cat([self(some) for some in torch.split(pfvs, self.at_once)])
+            return torch.cat([self(some) for some in torch.split(pfvs, self.batch)])
 
     def ends(self, x: Reconstruction) -> tuple[Float[Tensor, " T"], Float[Tensor, " T"]]:
         """`S(0⁺)` and `S(X̂)`.
@@ -150,7 +152,7 @@ def gradients(
 ) -> Float[Tensor, "t P C"]:
     """`Σ_s w_s ∂S_t/∂X̂ (shift + α_s U V)` of some targets."""
     total = x.part.new_zeros(len(targets), *x.part.shape)
-    for both in torch.split(torch.stack([way, weights], 1).to(total), objective.at_once):
+    for both in torch.split(torch.stack([way, weights], 1).to(total), objective.batch):
         alphas, some = both.unbind(1)
         points = x.at(alphas).requires_grad_()
         with torch.enable_grad():

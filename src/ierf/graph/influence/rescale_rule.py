@@ -55,8 +55,8 @@ def rescale_slopes(
     Elsewhere the gradient at α₁ counts.
     """
     total = x.part.new_zeros(len(targets), *x.part.shape)
-    for first in range(0, len(way) - 1, objective.at_once):
-        alphas = way[first : first + objective.at_once + 1].to(x.part)
+    for first in range(0, len(way) - 1, objective.batch):
+        alphas = way[first : first + objective.batch + 1].to(x.part)
         lengths = (alphas[1:] - alphas[:-1]).view(-1, 1, 1) / (way[-1] - way[0]).to(x.part)
         run = Recorded.of(x.at(alphas), objective.section, dict.fromkeys(ACTIVATIONS, _activation), Call.run)
         y = run.output.detach()

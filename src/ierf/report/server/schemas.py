@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ierf.errors import IerfError
+from ierf.graph.concept_graph import KEEP
 
 _MIB = 2**20
 RETRY_AFTER = 5
@@ -92,7 +93,7 @@ class GraphRequest(_Request):
     """None: the two most probable."""
     layers: Annotated[list[Name], Field(min_length=1, max_length=64)] | None = None
     """None: all of the bank."""
-    keep: Annotated[float, Field(gt=0, le=1)] = 0.8
+    keep: Annotated[float, Field(gt=0, le=1)] = KEEP
     """The share of the flow between two layers whose edges are kept."""
 
 
