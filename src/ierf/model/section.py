@@ -98,7 +98,7 @@ class _Reached(BaseException):
         self.tensor = tensor
 
 
-class _Cut(Following):
+class _Cut(Following[bool]):
     """Tensors before the cut have no values (device "meta"); those after it do, and the two are never mixed."""
 
     def __init__(self, source: Site, target: Site | None, given: Tensor, shapes: list[Any]) -> None:
@@ -106,6 +106,12 @@ class _Cut(Following):
         self._source, self._target, self._given, self._shapes = source, target, given, shapes
         self._cut_at: Tensor | None = None
         self._ordinal = 0
+
+    def _first(self, x: Tensor) -> bool:
+        return True
+
+    def _mark(self, operation: Operation, output: Tensor) -> bool:
+        return True
 
     def current(self, tensor: Tensor) -> Tensor:
         return self._given if tensor is self._cut_at else tensor
@@ -125,7 +131,7 @@ class _Cut(Following):
 
     def _cut(self, tensor: Tensor) -> Tensor:
         self._cut_at = tensor
-        self._marks[self._given] = 1
+        self._marks[self._given] = True
         return self._given
 
     def _reach(self, tensor: Tensor) -> Tensor:
