@@ -75,7 +75,7 @@ def patched(
     """The logits with other PFVs at some layers: each function gets the layer's own (N, P, C) and returns others.
 
     What is replaced earlier changes what later functions get. `values` as in `capture`. Differentiable by whatever the
-    functions return.
+    functions return. Raises an `IerfError` where a layer runs more often for more samples.
     """
     model = as_vision_model(model)
     with torch.no_grad():
@@ -83,6 +83,8 @@ def patched(
     patch = _Patch(sites, replacements)
     with evaluating(model.net), patch.on(model.net):
         output = model.net(patch.start(x))
+    for layer, site in sites.items():
+        patch.check_calls(layer, site.call, len(x))
     return patch.current(logits_of(output))
 
 

@@ -36,7 +36,7 @@ class Site:
 
     layer: str
     call: int
-    """Which call of the layer, counted from 1: the last."""
+    """Which call of the layer, of those that return what depends on the pixels, counted from 1: the last."""
     activation: int | None
     """Which activation function of the pass the PFVs enter; None: they are the layer's output."""
     axis: int
@@ -155,6 +155,14 @@ class Following(Recorder, Generic[Mark]):
         if self._marks.exactly(tensor) is None:
             self._marks[tensor] = self._mark(operation, tensor)
 
+    def check_calls(self, layer: str, calls: int, samples: int) -> None:
+        """Raises `IerfError` where a layer has not run as often as for one sample: its call is then another place."""
+        if self._calls[layer] != calls:
+            raise IerfError(
+                f"the layer {layer!r} runs {self._calls[layer]} times for {samples} samples and {calls} times for one; "
+                "give one sample at a time, or take a layer around the loop"
+            )
+
     def current(self, tensor: Tensor) -> Tensor:
         """What a tensor stands for."""
         return tensor
@@ -184,10 +192,10 @@ class Following(Recorder, Generic[Mark]):
         return mark
 
     def _left(self, name: str, output: Any) -> Any:
-        self._calls[name] += 1
         tensor = next((t for t in map(self.current, tensors_in(output)) if t in self._marks), None)
         if not name or tensor is None:
             return None
+        self._calls[name] += 1
         replaced = self._returned(name, self._calls[name], tensor)
         return replaced if isinstance(output, Tensor) and replaced is not output else None
 

@@ -83,7 +83,13 @@ class Section:
                 output = self.model.net(cut.start(x))
         except _Reached as reached:
             assert self.target is not None
+            if len(reached.tensor) != len(pfvs):
+                raise IerfError(
+                    f"{self.target.layer!r} returns {len(reached.tensor)} samples where {len(pfvs)} were given; "
+                    "give one sample at a time"
+                ) from None
             return self.target.pfvs(reached.tensor)
+        cut.check_calls(self.source.layer, self.source.call, len(pfvs))
         logits = cut.current(logits_of(output))
         if logits.is_meta:
             raise IerfError(f"the logits do not depend on {self.source.layer!r} alone; cut at a later layer")
