@@ -156,6 +156,40 @@ def channels_of(
     return tuple(moved)
 
 
+class Layout(NamedTuple):
+    """Where the channels of a tensor are."""
+
+    axis: int
+    channels: tuple[Channels, ...] = ()
+    """All places of them; empty: not known, or indexed away."""
+    taken: bool = False
+    """Whether one channel was indexed out, so that `axis` is only a guess."""
+
+    @classmethod
+    def along(cls, axis: int, tensor: Tensor) -> "Layout":
+        """The whole of one axis."""
+        return cls(axis, (Channels(axis, 1, tensor.shape[axis]),))
+
+
+def layout_of(
+    name: str,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    parent: Tensor,
+    known: Layout,
+    output: Tensor,
+    axis: int | None = None,
+) -> Layout:
+    """The layout of an operation's output, given that of its first activation; `axis`: of its channels, if known."""
+    if axis is None:
+        before = INDEXED_AWAY if known.taken else known.axis
+        axis = channel_axis(name, args, kwargs, parent, before, output)
+    channels = channels_of(name, args, kwargs, parent, known.channels, known.axis, output, axis)
+    if name in RESHAPES:
+        axis = next((one.axis for one in channels if one.axis > 0), axis)
+    return Layout(default_axis(output) if axis == INDEXED_AWAY else axis, channels, axis == INDEXED_AWAY)
+
+
 def _beside(channels: tuple[Channels, ...], parent: Tensor, axis: int) -> int:
     """How many samples lie beside the channels in the axis that a convolution takes for channels, one in each group."""
     here = [one for one in channels if one.axis == axis]

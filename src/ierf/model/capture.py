@@ -2,18 +2,18 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.weak import WeakIdKeyDictionary
 
-from ierf.axes import INDEXED_AWAY, channel_axis, default_axis
+from ierf.axes import Channels, Layout, default_axis, layout_of
 from ierf.errors import IerfError
 from ierf.model.following import Following, Operation, Site, Values, check_values
 from ierf.model.forward import evaluating, logits_of
 from ierf.model.vision_model import VisionModel, as_vision_model
+from ierf.recorder import Geometry, Marks, axis_across, axis_along, storage_of
 
 Replacement = Callable[[Float[Tensor, "N P C"]], Float[Tensor, "N P C"]]
 """The PFVs that take the place of a layer's own."""
@@ -75,7 +75,7 @@ def patched(
     """The logits with other PFVs at some layers: each function gets the layer's own (N, P, C) and returns others.
 
     What is replaced earlier changes what later functions get. `values` as in `capture`. Differentiable by whatever the
-    functions return.
+    functions return. Raises an `IerfError` where a layer runs more often for more samples.
     """
     model = as_vision_model(model)
     with torch.no_grad():
@@ -83,16 +83,35 @@ def patched(
     patch = _Patch(sites, replacements)
     with evaluating(model.net), patch.on(model.net):
         output = model.net(patch.start(x))
+    for layer, site in sites.items():
+        patch.check_calls(layer, site.call, len(x))
     return patch.current(logits_of(output))
 
 
-class _Capture(Following):
+@dataclass(frozen=True, eq=False)
+class _Known:
+    """What is known of a tensor."""
+
+    layout: Layout
+    entered: "_Entered | None" = None
+    """Where an activation function returned it."""
+
+
+class _Entered(NamedTuple):
+    """What entered an activation function, with the axis of its channels, and which one of the pass that is."""
+
+    tensor: Tensor
+    axis: int
+    activation: int
+
+
+class _Capture(Following[_Known]):
     """Keeps what layers return; axes of channels are carried from operation to operation."""
 
     def __init__(self, layers: Sequence[str], values: Values) -> None:
         super().__init__()
         self._layers, self._before_activation = frozenset(layers), values == "pre-activation"
-        self._entered: Any = WeakIdKeyDictionary()
+        self._last: _Entered | None = None
         self._kept: dict[str, tuple[Tensor, int, int | None, int]] = {}
 
     def captured(self, layer: str, samples: int) -> Captured:
@@ -106,39 +125,67 @@ class _Capture(Following):
             )
         return Captured(tensor, Site(layer, call, activation, axis, tuple(tensor.shape[1:])))
 
-    def _run(self, operation: Operation) -> Any:
-        if operation.written is not None:
-            self._save_from(operation.written)
-        entering, before = operation.entering, None
-        if entering is not None:
-            before = entering.tensor.clone() if entering.tensor is operation.written else entering.tensor
-            self._marks[before] = self._marks[entering.tensor]
-        output = operation.run()
-        if isinstance(output, Tensor):
-            self._entered.pop(output, None)
-            if entering is not None:
-                self._entered[output] = before, entering.activation
-        return output
+    def _first(self, x: Tensor) -> _Known:
+        return _Known(Layout.along(1, x))
 
-    def _mark(self, operation: Operation, output: Tensor) -> int:
+    def _run(self, operation: Operation) -> Any:
+        entering, written = operation.entering, operation.written
+        self._last = None
+        if entering is not None:
+            shared = written is not None and storage_of(written) == storage_of(entering.tensor)
+            before = entering.tensor.clone() if shared else entering.tensor
+            self._last = _Entered(before, self._marks[entering.tensor].layout.axis, entering.activation)
+        if written is not None:
+            self._save_from(written)
+        return operation.run()
+
+    def _note(self, operation: Operation, tensor: Tensor) -> None:
+        known = self._marks.exactly(tensor)
+        layout = self._layout(operation, tensor) if known is None else known.layout
+        returned = any(tensor is one for one in operation.followed)
+        if known is None or self._last is not None or returned:
+            self._marks[tensor] = _Known(layout, self._last)
+
+    def _layout(self, operation: Operation, output: Tensor) -> Layout:
         name, _, args, kwargs, (main, *_), *_ = operation
-        axis = channel_axis(name, args, kwargs, main, self._marks[main], output)
-        return default_axis(output) if axis == INDEXED_AWAY else axis
+        return layout_of(name, args, kwargs, main, self._marks[main].layout, output)
+
+    def _shown(self, mark: _Known, cells: Geometry, tensor: Tensor) -> _Known:
+        if mark.layout.taken:
+            axis = axis_across(tensor, cells)
+        else:
+            place = mark.layout.channels[0] if mark.layout.channels else Channels(mark.layout.axis, 1, 1)
+            axis = axis_along(tensor, cells.stride[place.axis] * place.inner)
+        return _Known(Layout.along(default_axis(tensor) if axis is None else axis, tensor))
+
+    def _changed(self, mark: _Known) -> _Known:
+        return _Known(mark.layout)
 
     def _returned(self, layer: str, call: int, tensor: Tensor) -> Tensor:
         if layer in self._layers:
-            kept, activation = (self._before_activation and self._entered.get(tensor)) or (tensor, None)
-            self._kept[layer] = kept, call, activation, self._marks[kept]
+            known = self._marks[tensor]
+            if self._before_activation and known.entered is not None:
+                self._kept[layer] = known.entered.tensor, call, known.entered.activation, known.entered.axis
+            else:
+                self._kept[layer] = tensor, call, None, known.layout.axis
         return tensor
 
     def _save_from(self, written: Tensor) -> None:
         """A copy of everything kept that shares memory with a tensor that is about to change."""
+        storage = storage_of(written)
         for layer, (tensor, *rest) in self._kept.items():
-            if tensor.untyped_storage().data_ptr() == written.untyped_storage().data_ptr():
+            if storage_of(tensor) == storage:
                 self._kept[layer] = (tensor.clone(), *rest)  # type: ignore[assignment]
 
+        def saved(known: _Known) -> _Known:
+            if known.entered is None or storage_of(known.entered.tensor) != storage:
+                return known
+            return _Known(known.layout, known.entered._replace(tensor=known.entered.tensor.clone()))
 
-class _Patch(Following):
+        self._marks.replace(saved)
+
+
+class _Patch(Following[bool]):
     """Other PFVs in the place of a layer's own."""
 
     def __init__(self, sites: Mapping[str, Site], replacements: Mapping[str, Replacement]) -> None:
@@ -146,11 +193,11 @@ class _Patch(Following):
         self._replacements = replacements
         self._outputs = {layer: site for layer, site in sites.items() if site.activation is None}
         self._inputs = {site.activation: site for site in sites.values() if site.activation is not None}
-        self._stands_for: Any = WeakIdKeyDictionary()
+        self._stands_for: Marks[Tensor] = Marks(lambda other, cells, tensor: tensor, lambda other: other)
 
     def current(self, tensor: Tensor) -> Tensor:
-        found: Tensor = self._stands_for.get(tensor, tensor)
-        return found
+        found = self._stands_for.exactly(tensor)
+        return tensor if found is None else found
 
     def _entering(self, activation: int, x: Tensor) -> Tensor:
         site = self._inputs.get(activation)
@@ -161,7 +208,14 @@ class _Patch(Following):
         return tensor if site is None or site.call != call else self._replaced(site, tensor)
 
     def _replaced(self, site: Site, tensor: Tensor) -> Tensor:
-        other = site.tensor(self._replacements[site.layer](site.pfvs(tensor)))
+        with self.aside():
+            other = site.tensor(self._replacements[site.layer](site.pfvs(tensor)))
         self._stands_for[tensor] = other
-        self._marks[other] = 1
+        self._marks[other] = True
         return other
+
+    def _first(self, x: Tensor) -> bool:
+        return True
+
+    def _mark(self, operation: Operation, output: Tensor) -> bool:
+        return True

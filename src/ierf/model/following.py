@@ -5,22 +5,18 @@ same in every pass of a network, whatever the batch.
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from math import prod
-from threading import get_ident
-from typing import Any, Literal, NamedTuple, Self, get_args
+from typing import Any, Generic, Literal, NamedTuple, get_args
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
-from torch.nn.modules import module as torch_module
-from torch.overrides import TorchFunctionMode
-from torch.utils.weak import WeakIdKeyDictionary
+from torch import Tensor
 
 from ierf.errors import IerfError, UnknownNameError
-from ierf.operations import ACTIVATIONS, in_place, map_tensors, operation_name, tensors_in, without_inplace_flag
+from ierf.operations import ACTIVATIONS, in_place, map_tensors, tensors_in, written_to
+from ierf.recorder import Geometry, Mark, Marks, Recorder
 
 Values = Literal["pre-activation", "output"]
 """Of a layer that ends with an activation function: what enters that, or what the layer returns."""
@@ -40,7 +36,7 @@ class Site:
 
     layer: str
     call: int
-    """Which call of the layer, counted from 1: the last."""
+    """Which call of the layer, of those that return what depends on the pixels, counted from 1: the last."""
     activation: int | None
     """Which activation function of the pass the PFVs enter; None: they are the layer's output."""
     axis: int
@@ -111,7 +107,7 @@ def check_values(values: str) -> None:
         raise UnknownNameError("kind of PFV values", values, get_args(Values))
 
 
-class Following(TorchFunctionMode):
+class Following(Recorder, Generic[Mark]):
     """Inside this context, what depends on the pixels is known and activation functions are counted.
 
     The base of what captures, replaces and cuts; by itself it changes nothing. `start` is called with the pixels.
@@ -119,47 +115,22 @@ class Following(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self._marks: Any = WeakIdKeyDictionary()
-        self._modules: list[str] = []
+        self._marks: Marks[Mark] = Marks(self._shown, self._changed)
         self._calls: Counter[str] = Counter()
         self._activations = 0
 
     def start(self, x: Tensor) -> Tensor:
         """The pixels that the network is to be given."""
-        self._marks[x] = 1
+        with self.aside():
+            self._marks[x] = self._first(x)
         return x
 
-    @contextmanager
-    def on(self, net: nn.Module) -> Iterator[Self]:
-        """The context in which `net` runs; the names of running modules come from torch's global hooks."""
-        names = {id(module): name for name, module in net.named_modules()}
-        thread = get_ident()
-
-        def enter(module: nn.Module, args: Any) -> None:
-            if get_ident() == thread:
-                self._modules.append(names.get(id(module), ""))
-
-        def leave(module: nn.Module, args: Any, output: Any) -> Any:
-            return self._left(output) if get_ident() == thread else None
-
-        with ExitStack() as stack:
-            for handle in (
-                torch_module.register_module_forward_pre_hook(enter),
-                torch_module.register_module_forward_hook(leave),
-            ):
-                stack.callback(handle.remove)
-            stack.enter_context(self)
-            yield self
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        name = operation_name(func)
-        args, kwargs = map_tensors(self.current, (args, kwargs or {}))
+    def _seen(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        args, kwargs = map_tensors(self.current, (args, kwargs))
         followed = [t for t in tensors_in(args, kwargs) if t in self._marks]
         if not followed:
             return func(*args, **kwargs)
-        written = in_place(name) or name == "__setitem__" or without_inplace_flag(func, args, kwargs)[2]
+        written = written_to(name, func, args, kwargs)
         name = name[:-1] if in_place(name) else name
         entering = None
         if _is_activation(name, args, kwargs, followed):
@@ -168,13 +139,29 @@ class Following(TorchFunctionMode):
             self._activations += 1
             args, kwargs = map_tensors(lambda t: entering.tensor if t is x else t, (args, kwargs))
             followed = [entering.tensor]
-        operation = Operation(name, func, args, kwargs, followed, entering, args[0] if written else None)
+            written = entering.tensor if written is x else written
+        operation = Operation(name, func, args, kwargs, followed, entering, written)
         output = self._run(operation)
+        if written is not None:
+            self._marks.written(written)
         if name not in FACTORIES:
-            for tensor in tensors_in(output, args[0] if written else ()):
-                if tensor not in self._marks and (tensor.is_floating_point() or tensor.is_complex()):
-                    self._marks[tensor] = self._mark(operation, tensor)
+            for tensor in tensors_in(output, () if written is None else written):
+                if tensor.is_floating_point() or tensor.is_complex():
+                    self._note(operation, tensor)
         return output
+
+    def _note(self, operation: Operation, tensor: Tensor) -> None:
+        """`tensor` is what an operation returned or wrote to."""
+        if self._marks.exactly(tensor) is None:
+            self._marks[tensor] = self._mark(operation, tensor)
+
+    def check_calls(self, layer: str, calls: int, samples: int) -> None:
+        """Raises `IerfError` where a layer has not run as often as for one sample: its call is then another place."""
+        if self._calls[layer] != calls:
+            raise IerfError(
+                f"the layer {layer!r} runs {self._calls[layer]} times for {samples} samples and {calls} times for one; "
+                "give one sample at a time, or take a layer around the loop"
+            )
 
     def current(self, tensor: Tensor) -> Tensor:
         """What a tensor stands for."""
@@ -188,16 +175,27 @@ class Following(TorchFunctionMode):
         """The result of an operation on tensors that depend on the pixels."""
         return operation.run()
 
-    def _mark(self, operation: Operation, output: Tensor) -> Any:
-        """What is noted of a tensor that an operation returned."""
-        return 1
+    def _first(self, x: Tensor) -> Mark:
+        """What is noted of the pixels."""
+        raise NotImplementedError
 
-    def _left(self, output: Any) -> Any:
-        name = self._modules.pop()
-        self._calls[name] += 1
+    def _mark(self, operation: Operation, output: Tensor) -> Mark:
+        """What is noted of a tensor that an operation returned."""
+        raise NotImplementedError
+
+    def _shown(self, mark: Mark, cells: Geometry, tensor: Tensor) -> Mark:
+        """What is known of a tensor by a mark of other cells of its storage."""
+        return mark
+
+    def _changed(self, mark: Mark) -> Mark:
+        """What is left of a mark where the memory of its tensor was written to."""
+        return mark
+
+    def _left(self, name: str, output: Any) -> Any:
         tensor = next((t for t in map(self.current, tensors_in(output)) if t in self._marks), None)
         if not name or tensor is None:
             return None
+        self._calls[name] += 1
         replaced = self._returned(name, self._calls[name], tensor)
         return replaced if isinstance(output, Tensor) and replaced is not output else None
 
@@ -208,7 +206,7 @@ class Following(TorchFunctionMode):
     @property
     def _where(self) -> str:
         """Where the pass is, for messages."""
-        return next((f" in {name!r}" for name in reversed(self._modules) if name), "")
+        return f" in {self._module!r}" if self._module else ""
 
 
 def _is_activation(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], followed: list[Tensor]) -> bool:

@@ -83,7 +83,13 @@ class Section:
                 output = self.model.net(cut.start(x))
         except _Reached as reached:
             assert self.target is not None
+            if len(reached.tensor) != len(pfvs):
+                raise IerfError(
+                    f"{self.target.layer!r} returns {len(reached.tensor)} samples where {len(pfvs)} were given; "
+                    "give one sample at a time"
+                ) from None
             return self.target.pfvs(reached.tensor)
+        cut.check_calls(self.source.layer, self.source.call, len(pfvs))
         logits = cut.current(logits_of(output))
         if logits.is_meta:
             raise IerfError(f"the logits do not depend on {self.source.layer!r} alone; cut at a later layer")
@@ -98,7 +104,7 @@ class _Reached(BaseException):
         self.tensor = tensor
 
 
-class _Cut(Following):
+class _Cut(Following[bool]):
     """Tensors before the cut have no values (device "meta"); those after it do, and the two are never mixed."""
 
     def __init__(self, source: Site, target: Site | None, given: Tensor, shapes: list[Any]) -> None:
@@ -106,6 +112,12 @@ class _Cut(Following):
         self._source, self._target, self._given, self._shapes = source, target, given, shapes
         self._cut_at: Tensor | None = None
         self._ordinal = 0
+
+    def _first(self, x: Tensor) -> bool:
+        return True
+
+    def _mark(self, operation: Operation, output: Tensor) -> bool:
+        return True
 
     def current(self, tensor: Tensor) -> Tensor:
         return self._given if tensor is self._cut_at else tensor
@@ -125,7 +137,7 @@ class _Cut(Following):
 
     def _cut(self, tensor: Tensor) -> Tensor:
         self._cut_at = tensor
-        self._marks[self._given] = 1
+        self._marks[self._given] = True
         return self._given
 
     def _reach(self, tensor: Tensor) -> Tensor:

@@ -1,19 +1,18 @@
 """μ_BN: the constant that a layer's last batch-norm adds to every PFV, found by watching a forward pass."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils.weak import WeakIdKeyDictionary
 
 from ierf.errors import IerfError
 from ierf.model.following import Following, Operation, Values, check_values
 from ierf.model.forward import evaluating
 from ierf.model.vision_model import VisionModel, as_vision_model
-from ierf.operations import CONVOLUTIONS, LAYERS, tensors_in
+from ierf.operations import CONVOLUTIONS, LAYERS
 
 _KEEPING = frozenset(
     "dropout dropout1d dropout2d dropout3d alpha_dropout feature_dropout feature_alpha_dropout contiguous clone to "
@@ -65,35 +64,40 @@ class _Origin:
     depth: int
     """Convolutions, linear layers and batch-norms on the longest way from the pixels."""
     shift: Float[Tensor, " C"] | None = None
+    activated: bool = False
+    """Whether an activation function returned it."""
+    entered: Float[Tensor, " C"] | None = None
+    """The shift of what entered that."""
 
 
-class _Shifts(Following):
+class _Shifts(Following[_Origin]):
     """The shift at the end of every layer."""
 
     def __init__(self, values: Values) -> None:
         super().__init__()
         self._before_activation = values == "pre-activation"
-        self._entered: Any = WeakIdKeyDictionary()
+        self._last = _Origin(0)
         self.found: dict[str, Float[Tensor, " C"] | None] = {}
 
-    def start(self, x: Tensor) -> Tensor:
-        self._marks[x] = _Origin(0)
-        return x
+    def _first(self, x: Tensor) -> _Origin:
+        return _Origin(0)
 
     def _run(self, operation: Operation) -> Any:
-        origin = _origin(operation, [self._marks[t] for t in operation.followed])
-        entered = None if operation.entering is None else self._marks[operation.entering.tensor].shift
-        output = operation.run()
-        for tensor in tensors_in(output):
-            self._marks[tensor] = origin
-            self._entered.pop(tensor, None)
-            if operation.entering is not None:
-                self._entered[tensor] = entered
-        return output
+        self._last = _origin(operation, [self._marks[t] for t in operation.followed])
+        if operation.entering is not None:
+            entered = self._marks[operation.entering.tensor].shift
+            self._last = replace(self._last, activated=True, entered=entered)
+        return operation.run()
+
+    def _note(self, operation: Operation, tensor: Tensor) -> None:
+        self._marks[tensor] = self._last
+
+    def _changed(self, mark: _Origin) -> _Origin:
+        return _Origin(mark.depth)
 
     def _returned(self, layer: str, call: int, tensor: Tensor) -> Tensor:
-        before = self._before_activation and tensor in self._entered
-        self.found[layer] = self._entered[tensor] if before else self._marks[tensor].shift
+        origin = self._marks[tensor]
+        self.found[layer] = origin.entered if self._before_activation and origin.activated else origin.shift
         return tensor
 
 
@@ -104,6 +108,7 @@ def _origin(operation: Operation, sources: Sequence[_Origin]) -> _Origin:
     if operation.name in LAYERS:
         bias = operation.args[2:3] or (operation.kwargs.get("bias"),)
         return _Origin(deepest.depth + 1, bias[0] if operation.name in CONVOLUTIONS else None)
+    deepest = replace(deepest, activated=False, entered=None)
     keeps = operation.name in _KEEPING or (operation.name == "add" and len(sources) > 1)
     return deepest if keeps else _Origin(deepest.depth)
 

@@ -8,27 +8,11 @@ another view that overlaps it.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-
-class Geometry(NamedTuple):
-    """Which cells of a storage a tensor shows."""
-
-    size: tuple[int, ...]
-    stride: tuple[int, ...]
-    offset: int
-
-    @classmethod
-    def of(cls, tensor: Tensor) -> "Geometry":
-        return cls(tuple(tensor.shape), tensor.stride(), tensor.storage_offset())  # type: ignore[arg-type]
-
-    def cells(self, tensor: Tensor) -> Tensor:
-        """The index of each element of this view in the storage of `tensor`, (*size)."""
-        return torch.arange(_count(tensor), device=tensor.device).as_strided(self.size, self.stride, self.offset)
-
+from ierf.recorder import Geometry
 
 Meaning = int | Tensor
 """A node of the tape, or a constant."""
@@ -99,18 +83,6 @@ class Memories:
             self._seen[id(tensor)] = memory.version
 
 
-def axis_along(tensor: Tensor, step: int) -> int | None:
-    """The one axis of `tensor` that goes through memory by this step."""
-    found = [i for i in range(tensor.ndim) if tensor.stride(i) == step and tensor.shape[i] > 1]
-    return found[0] if len(found) == 1 else None
-
-
-def axis_across(tensor: Tensor, written: Geometry) -> int | None:
-    """The one axis of `tensor` that a written part, of which one index was taken, does not have."""
-    found = [i for i in range(1, tensor.ndim) if tensor.stride(i) not in written.stride and tensor.shape[i] > 1]
-    return found[0] if len(found) == 1 else None
-
-
 def address(tensor: Tensor) -> int:
     """Of the storage. 0: of no use (no elements, no values)."""
     return tensor.untyped_storage().data_ptr()
@@ -118,8 +90,8 @@ def address(tensor: Tensor) -> int:
 
 def overlay(handle: Tensor, shown: Geometry, written: Sequence[Geometry]) -> Callable[..., Tensor]:
     """The function from the values written to the storage of `handle`, in order, to what a view of it shows."""
-    cells = [geometry.cells(handle).reshape(-1) for geometry in written]
-    visible = shown.cells(handle)
+    cells = [_cells(geometry, handle).reshape(-1) for geometry in written]
+    visible = _cells(shown, handle)
 
     def read(*values: Tensor) -> Tensor:
         flat = handle.detach().as_strided((_count(handle),), (1,), 0).clone()
@@ -133,3 +105,8 @@ def overlay(handle: Tensor, shown: Geometry, written: Sequence[Geometry]) -> Cal
 def _count(tensor: Tensor) -> int:
     """Elements in the whole storage."""
     return tensor.untyped_storage().nbytes() // tensor.element_size()
+
+
+def _cells(shown: Geometry, tensor: Tensor) -> Tensor:
+    """The index of each element of a view in the storage of `tensor`, (*size)."""
+    return torch.arange(_count(tensor), device=tensor.device).as_strided(shown.size, shown.stride, shown.offset)

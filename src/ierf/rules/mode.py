@@ -1,28 +1,26 @@
 """Run any network with other backward rules: the function mode that sees every operation of a forward pass."""
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import partial
-from threading import get_ident
 from types import FrameType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
-from torch.nn.modules import module as torch_module
-from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import CheckpointFunction
 
 from ierf.axes import (
     INDEXED_AWAY,
     RESHAPES,
     Channels,
+    Layout,
     channel_axis,
     channels_of,
-    default_axis,
+    layout_of,
     sample_axis,
     selects_by_mask,
 )
@@ -38,14 +36,14 @@ from ierf.operations import (
     Unified,
     map_tensors,
     opened,
-    operation_name,
     tensors_in,
     unified,
     written_to,
 )
+from ierf.recorder import Geometry, Recorder, axis_across, axis_along
 from ierf.rules.bias import Affine
 from ierf.rules.hidden import HiddenPaths, refusal
-from ierf.rules.memory import Geometry, Meaning, Memories, Memory, address, axis_across, axis_along, overlay
+from ierf.rules.memory import Meaning, Memories, Memory, address, overlay
 from ierf.rules.primitives import Backward, Place, constant, metered
 from ierf.rules.tape import Made, Node, Tape
 from ierf.rules.verification import Trace, Value, Witness, forget, kind_of, verified, verify
@@ -180,7 +178,7 @@ Rule = Callable[[Call], Any]
 """What an operation does under the mode: computes its output such that autograd takes the method's way back."""
 
 
-class RuleMode(TorchFunctionMode):
+class RuleMode(Recorder):
     """Inside this context every operation on an activation goes through its rule, and is written on the tape.
 
     Operations on weights alone run untouched. In-place operations are computed out of place, so that what a rule has
@@ -199,7 +197,6 @@ class RuleMode(TorchFunctionMode):
         self._memories = Memories()
         self._hidden = HiddenPaths(self.tape)
         self._keep: list[Any] = []
-        self._modules: list[str] = []
         self._makers: dict[int, str] = {}
         self._samples = 0
         self.trace: Trace | None = None
@@ -210,18 +207,13 @@ class RuleMode(TorchFunctionMode):
         whole = Channels(axis, 1, x.shape[axis])
         self._write(x, Node(x, Place(0, "input", ""), (), axis, channels=(whole,)))
 
-    def entered(self, name: str) -> None:
-        self._modules.append(name)
-
-    def left(self, output: Any) -> None:
-        name = self._modules.pop()
-        with torch._C.DisableTorchFunction():
-            for tensor in tensors_in(output):
-                if not tensor.is_leaf and id(tensor) not in self._index and id(tensor) not in self._makers:
-                    self._makers[id(tensor)] = name
-                    self._keep.append(tensor)
-            if name and (k := self.find(output)) is not None:
-                self.tape.note(name, k)
+    def _left(self, name: str, output: Any) -> None:
+        for tensor in tensors_in(output):
+            if not tensor.is_leaf and id(tensor) not in self._index and id(tensor) not in self._makers:
+                self._makers[id(tensor)] = name
+                self._keep.append(tensor)
+        if name and (k := self.find(output)) is not None:
+            self.tape.note(name, k)
 
     def find(self, output: Any) -> int | None:
         """The node of a module's output (of its first tensor, if it returns several)."""
@@ -244,18 +236,12 @@ class RuleMode(TorchFunctionMode):
                 raise refusal(tensor, self._makers.get(id(tensor), ""))
         return k
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = kwargs or {}
-        name = operation_name(func, len(args) > 1 and isinstance(args[1], Tensor))
+    def _seen(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if name in _METADATA:
             return func(*args, **kwargs)
         tracked = {id(t): k for t in tensors_in(args, kwargs) if (k := self.node_of(t)) is not None}
         if name in _VALUES:
             return self._values(name, func, args, kwargs, bool(tracked))
-        if name == "__iter__" and tracked:
-            return iter(self._apply("unbind", torch.unbind, args, kwargs))
         if name in COMPOSED and tracked:
             with self:
                 return opened(func)(*args, **kwargs)
@@ -297,7 +283,7 @@ class RuleMode(TorchFunctionMode):
     def _witness(self, name: str, output: Any) -> None:
         if self.trace is not None:
             values = [self._value(t).detach() for t in tensors_in(output) if t.is_floating_point()]
-            self.trace += [Value(name.rstrip("_"), self._modules[-1] if self._modules else "", t) for t in values]
+            self.trace += [Value(name.rstrip("_"), self._module, t) for t in values]
 
     def _masks(self, mask: Tensor, node: int) -> None:
         self._keep.append(mask)
@@ -346,7 +332,7 @@ class RuleMode(TorchFunctionMode):
         axis: int | None = None,
     ) -> Any:
         """The operation by its rule, on tensors as they are; `axis`: of the output's channels, where it is known."""
-        place = Place(len(self.tape.nodes), name, next((m for m in reversed(self._modules) if m), ""))
+        place = Place(len(self.tape.nodes), name, self._module)
         if self._backward.metered:
             args, kwargs, tracked = self._metered(name, args, kwargs, tracked, place)
         call = Call(name, func, args, kwargs, tracked, self.tape, self._backward, place, self._samples, axis)
@@ -480,31 +466,21 @@ class RuleMode(TorchFunctionMode):
         self._stands_for(handle, k)
         return handle
 
-    @property
-    def _where(self) -> str:
-        return next((f" in the module {name!r}" for name in reversed(self._modules) if name), "")
-
     def _node(self, call: Call, tensor: Tensor, axis: int | None) -> Node:
         sources = [k for k in call.nodes if k not in call.held] or call.nodes
         main = self.tape.nodes[sources[0]]
-        known = INDEXED_AWAY if main.channel_taken else main.axis
         parent = next(t for t in call.activations() if call.tracked[id(t)] == sources[0])
-        given, channels = axis, main.channels
-        if axis is None and call.name in RESHAPES:
-            axis = self._axis_before(sources[0], tensor)
         if axis is None:
-            axis = channel_axis(call.name, call.args, call.kwargs, parent, known, tensor)
-        if given is None:
-            channels = channels_of(call.name, call.args, call.kwargs, parent, channels, main.axis, tensor, axis)
-            if call.name in RESHAPES:
-                axis = next((one.axis for one in channels if one.axis > 0), axis)
+            known = Layout(main.axis, main.channels, main.channel_taken)
+            back = self._axis_before(sources[0], tensor) if call.name in RESHAPES else None
+            layout = layout_of(call.name, call.args, call.kwargs, parent, known, tensor, back)
         else:
-            channels = (Channels(given, 1, tensor.shape[given]),)
+            layout = Layout.along(axis, tensor)
         return Node(
             tensor,
             call.place,
             tuple(call.nodes),
-            default_axis(tensor) if axis == INDEXED_AWAY else axis,
+            layout.axis,
             Made(call.name, call.args, call.kwargs, tuple(sources)),
             call.scalar,
             call.port,
@@ -512,10 +488,10 @@ class RuleMode(TorchFunctionMode):
             call.affine,
             call.whole,
             constant=call.constant or all(self.tape.nodes[k].constant for k in sources),
-            channel_taken=axis == INDEXED_AWAY,
-            channels=channels,
+            channel_taken=layout.taken,
+            channels=layout.channels,
             sample_axis=sample_axis(call.name, call.args, call.kwargs, parent, main.sample_axis, tensor),
-            merged=tensor.ndim > 1 and axis > 0 and len(tensor) < self._samples,
+            merged=tensor.ndim > 1 and layout.axis > 0 and len(tensor) < self._samples,
             lost=call.name not in LAYERS and (main.lost or selects_by_mask(call.name, call.args)),
             masked=bool(call.masks()),
         )
@@ -623,44 +599,20 @@ def _trace_recorded(mode: RuleMode, net: nn.Module, x: Tensor, forward: Callable
 
 
 def _trace_plain(net: nn.Module, x: Tensor, plain: Callable[[Tensor], Tensor]) -> Trace:
-    running: list[str] = []
-    witness = Witness(_METADATA | _VALUES | {"__iter__"}, lambda: next((m for m in reversed(running) if m), ""))
-    with _named_modules(net, running.append, lambda output: running.pop()), torch.no_grad(), witness:
+    witness = Witness(_METADATA | _VALUES)
+    with torch.no_grad(), witness.on(net):
         plain(x.detach())
     return witness.trace[1:] if witness.trace[:1] and witness.trace[0].operation == "clone" else witness.trace
 
 
 def _run(mode: RuleMode, net: nn.Module, x: Tensor, forward: Callable[[Tensor], Tensor]) -> None:
-    with _named_modules(net, mode.entered, mode.left), torch.enable_grad(), mode:
+    with torch.enable_grad(), mode.on(net):
         mode.start(x)
         output = forward(x)
     found = mode.find(output)
     if found is None:
         raise cut_off(mode.stops)
     mode.tape.output = found
-
-
-@contextmanager
-def _named_modules(net: nn.Module, entered: Callable[[str], Any], left: Callable[[Any], Any]) -> Iterator[None]:
-    """Inside, the names of modules of `net` that start and end in this thread are told."""
-    names = {id(module): name for name, module in net.named_modules()}
-    thread = get_ident()
-
-    def enter(module: nn.Module, args: Any) -> None:
-        if get_ident() == thread:
-            entered(names.get(id(module), ""))
-
-    def leave(module: nn.Module, args: Any, output: Any) -> None:
-        if get_ident() == thread:
-            left(output)
-
-    with ExitStack() as stack:
-        for handle in (
-            torch_module.register_module_forward_pre_hook(enter),
-            torch_module.register_module_forward_hook(leave),
-        ):
-            stack.callback(handle.remove)
-        yield
 
 
 def cut_off(stops: Sequence[str]) -> IerfError:

@@ -11,10 +11,10 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 
 from ierf.errors import UnsupportedOperationError
-from ierf.operations import COMPOSED, opened, operation_name, tensors_in
+from ierf.operations import COMPOSED, opened, tensors_in
+from ierf.recorder import Recorder
 
 TOLERANCE = {torch.float64: 1e-8}
 """Largest difference of an output, over the largest output."""
@@ -100,18 +100,15 @@ def _first(recorded: Trace, plain: Trace) -> str:
     return ""
 
 
-class Witness(TorchFunctionMode):
+class Witness(Recorder):
     """Keeps what each operation of a plain pass returns."""
 
-    def __init__(self, passed_over: frozenset[str], module: Callable[[], str]) -> None:
+    def __init__(self, passed_over: frozenset[str]) -> None:
         super().__init__()
         self.trace: Trace = []
-        self._passed_over, self._module = passed_over, module
+        self._passed_over = passed_over
 
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        name, kwargs = operation_name(func, len(args) > 1 and isinstance(args[1], Tensor)), kwargs or {}
+    def _seen(self, name: str, func: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         if name in COMPOSED:
             with self:
                 return opened(func)(*args, **kwargs)
@@ -119,7 +116,7 @@ class Witness(TorchFunctionMode):
         if name not in self._passed_over:
             shown = args[0] if name == "__setitem__" else output
             self.trace += [
-                Value(name.rstrip("_"), self._module(), t.detach().clone())
+                Value(name.rstrip("_"), self._module, t.detach().clone())
                 for t in tensors_in(shown)
                 if t.is_floating_point()
             ]
