@@ -208,12 +208,13 @@ class RuleMode(Recorder):
         self._write(x, Node(x, Place(0, "input", ""), (), axis, channels=(whole,)))
 
     def _left(self, name: str, output: Any) -> None:
-        for tensor in tensors_in(output):
-            if not tensor.is_leaf and id(tensor) not in self._index and id(tensor) not in self._makers:
-                self._makers[id(tensor)] = name
-                self._keep.append(tensor)
-        if name and (k := self.find(output)) is not None:
-            self.tape.note(name, k)
+        with torch._C.DisableTorchFunction():  # a section of the network may be watched at the same time
+            for tensor in tensors_in(output):
+                if not tensor.is_leaf and id(tensor) not in self._index and id(tensor) not in self._makers:
+                    self._makers[id(tensor)] = name
+                    self._keep.append(tensor)
+            if name and (k := self.find(output)) is not None:
+                self.tape.note(name, k)
 
     def find(self, output: Any) -> int | None:
         """The node of a module's output (of its first tensor, if it returns several)."""
