@@ -13,8 +13,34 @@ from ierf.model.loading.extras import usable_torchvision
 SHARED = Path(os.environ.get("IERF_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 
 
+SLOW = (
+    "experiments",
+    "report/test_server",
+    "report/test_graph_page",
+    "report/test_look",
+    "report/test_concept_page",
+    "cafe",
+    "cli",
+    "store/test_resuming",
+    "concepts/test_sae_training",
+    "concepts/test_bisecting",
+    "rules/test_conservation",
+    "rules/test_fuzzed_networks",
+    "attribution/test_attnlrp_by_hand",
+    "attribution/test_receptive_fields",
+    "attribution/test_baselines",
+    "attribution/test_token",
+    "model/test_training_script",
+    "model/test_shared_networks",
+)
+"""Whole commands, browsers, trained networks, and implementations by hand: `pytest -m "not slow"` leaves them out."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests that need the development data are skipped where it is missing."""
+    """Slow tests are marked; those that need the development data are skipped where it is missing."""
+    for item in items:
+        if item.path.relative_to(Path(__file__).parent).as_posix().startswith(SLOW):
+            item.add_marker("slow")
     if not SHARED.is_dir():
         skip = pytest.mark.skip(reason=f"no development data in {SHARED}")
         for item in items:
