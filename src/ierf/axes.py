@@ -60,11 +60,11 @@ def sample_axis(
     if selects_by_mask(name, args):
         return MASKED_AWAY
     if axis == MASKED_AWAY:
-        return 0 if name in RESHAPES and output.ndim > 1 else MASKED_AWAY
+        return 0 if (name in RESHAPES or name == "__setitem__") and output.ndim > 1 else MASKED_AWAY
     if name in _SAMPLES_FIRST and output.ndim == int(name[-2]) + 2:
         return 0
     if name == "__setitem__" and output.ndim > parent.ndim:
-        return axis + output.ndim - parent.ndim
+        return axis + output.ndim - parent.ndim if parent.ndim > 1 else 0
     if axis == INDEXED_AWAY:
         inserted = name in _INSERT and channel_axis(name, args, kwargs, parent, axis, output) == 0
         return 0 if inserted else axis
