@@ -165,7 +165,7 @@ def _portions(groups: list[list[int]], size: int) -> Iterator[list[list[int]]]:
         yield groups[i : i + size]
 
 
-# iERFs that start at several layers: they share the way down to the pixels
+# iERFs that start at several layers: they share the way down to the pixels.
 
 Maps = Mapping[int, Float[Tensor, "N D *map"]]
 """Node -> relevance at its positions, D maps for each sample."""

@@ -14,12 +14,9 @@ from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import CheckpointFunction
 
 from ierf.axes import (
-    INDEXED_AWAY,
     RESHAPES,
     Channels,
     Layout,
-    channel_axis,
-    channels_of,
     layout_of,
     sample_axis,
     selects_by_mask,
@@ -78,8 +75,6 @@ _SHAPED_LIKE = frozenset(["expand_as", "view_as", "reshape_as", "type_as", "to"]
 """Take only the shape, type or device of their second tensor."""
 _RENAMES = frozenset("squeeze_ unsqueeze_ transpose_ t_ swapaxes_ swapdims_ resize_ resize_as_ as_strided_".split())
 """Change in place how a tensor shows its memory."""
-_FILLS = frozenset("zero_ normal_ uniform_ random_ bernoulli_ exponential_".split())
-"""Write constants."""
 _KEEPS_GATE = LINEAR | {"add", "sub", "rsub", "mul", "div"}
 
 
@@ -151,12 +146,11 @@ class Call:
     def channels_of(self, output: Tensor) -> tuple[Channels, ...]:
         """Where the channels of an output are."""
         if self.axis is not None:
-            return (Channels(self.axis, 1, output.shape[self.axis]),)
+            return Layout.along(self.axis, output).channels
         main = self.activations()[0]
         node = self.tape.nodes[self.tracked[id(main)]]
-        known = INDEXED_AWAY if node.channel_taken else node.axis
-        axis = channel_axis(self.name, self.args, self.kwargs, main, known, output)
-        return channels_of(self.name, self.args, self.kwargs, main, node.channels, node.axis, output, axis)
+        known = Layout(node.axis, node.channels, node.channel_taken)
+        return layout_of(self.name, self.args, self.kwargs, main, known, output).channels
 
     def given(self, *names: str) -> dict[str, Any]:
         """The arguments by name, however they were passed; `names` are the function's first parameters."""
