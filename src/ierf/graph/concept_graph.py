@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from jaxtyping import Bool, Float
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ierf.errors import IerfError, UnknownNameError
 from ierf.graph.elements import LOGITS, Edge, LayerAccount, Node
+from ierf.graph.hierarchy import Hierarchy
 from ierf.progress import Progress
 
 if TYPE_CHECKING:
@@ -30,12 +31,18 @@ if TYPE_CHECKING:
 
 Shares = Float[Tensor, "S T"]
 
+NodesName = Literal["groups", "concepts"]
+"""What a graph's nodes are: groups that hold all concepts of a layer, or the most important concepts alone."""
+
+BUDGET = 13
+"""Groups of a layer."""
 TOP = 5
 """Nodes of a layer for each class."""
 SHARED = 3
 """Nodes of a layer for all classes together."""
 STEPS = 16
 """Of integrated gradients, at least."""
+MOST_STEPS = 144
 KEEP = 0.8
 """The share of the flow between two layers whose edges are kept."""
 DRAWS = 200
@@ -61,6 +68,8 @@ class ConceptGraph:
     """How it was made; JSON-able."""
     view: bytes = b""
     """The photograph as the network sees it, a PNG file; empty for many photographs."""
+    hierarchy: Hierarchy | None = None
+    """Of a graph of groups: what they are made of, and all edges between them."""
 
     def __repr__(self) -> str:
         classes = ", ".join(node.label for node in self.classes)
@@ -76,11 +85,15 @@ class ConceptGraph:
         classes: Sequence[str | int] | None = None,
         layers: Sequence[str] | None = None,
         *,
+        nodes: NodesName = "concepts",
+        budget: int = BUDGET,
+        refit: bool = True,
         top: int = TOP,
         shared: int = SHARED,
         also: Mapping[str, Sequence[int]] | None = None,
         steps: int = STEPS,
-        keep: float = KEEP,
+        most_steps: int = MOST_STEPS,
+        keep: float | None = None,
         draws: int = DRAWS,
         seed: int = 0,
         pictures: bool = True,
@@ -88,22 +101,36 @@ class ConceptGraph:
     ) -> "ConceptGraph":
         """The Interlayer Concept Graph of a photograph, or the mean of those of many (arXiv 2605.00474, section VI).
 
-        Nodes are, in each layer, the `top` concepts of each class and the `shared` ones by `Σ_p AT(u_pq, logit_c)`, and
-        the residual. Edges are ICAT with integrated gradients (Eq. 13–16) between consecutive `layers`: the score of a
-        concept t is `Σ_i u_it cos(X̃_i − shift, v_t)`, that of a class its logit, and what is scaled from 0 to 1 is the
-        part of X̂ that concepts make, while the shift stays.
+        Edges are ICAT with integrated gradients (Eq. 13–16) between consecutive `layers`: the score of a concept t is
+        `Σ_i u_it cos(X̃_i − shift, v_t)`, that of a class its logit. There are two forms.
+
+        **Groups** hold all concepts of a layer, so that nothing but the residual is left out: a cut of the dictionary's
+        tree into `budget` subtrees, chosen by what they show for the classes. Attributions of coefficients add up, so
+        `AT(g) = Σ_{k∈g} Σ_p AT(u_pk)`, and as a target a group is `S(g) = Σ_i ⟨X̃_i / ‖X̃_i‖, Σ_{t∈g} u_it v_t / ‖v_t‖⟩`.
+        What is scaled from 0 to 1 is the concepts' part of X while the residual stays, so that a claim is about the
+        network's own logits; a class's logit is handed down from layer to layer as its slopes. Codes are refitted
+        (`ierf.concepts.refit`). The graph opens and closes (`opened`, `closed`, `cut`) down to twice the budget. Of a
+        single photograph, a residual that holds a tenth of the flow opens into its own principal directions.
+
+        **Concepts**, the paper's form, are in each layer the `top` ones of each class and the `shared` ones by
+        `Σ_p AT(u_pq, logit_c)`, and the residual; the others are left out. What is scaled is X̂ without its shift.
 
         Args:
             photographs: prepared pixels (N, 3, H, W), a photograph, or a sequence of photographs. Of many, one after
                 the other is in memory, and each is looked at twice.
             classes: names or indices; None: the two most probable of the first photograph.
             layers: those of the bank if None, in the bank's order, which must be that of the network.
+            nodes: "groups" or "concepts".
+            budget: groups of each layer.
+            refit: of groups: least squares on the concepts that the Lasso chose, instead of its shrunk coefficients.
             top: concepts of each layer that become nodes for each class.
             shared: those that become nodes for all classes together.
             also: more concepts that become nodes, for each layer.
             steps: of integrated gradients; three or nine times as many where attributions do not add up within 1e-3.
-            keep: the share of the flow between two layers whose edges are kept, see `pruned`.
-            draws: random concepts against which edges are tested.
+            most_steps: no more than these.
+            keep: the share of the flow between two layers whose edges are kept, see `pruned`; None: all of groups,
+                0.8 of concepts.
+            draws: random concepts, or groups, against which edges are tested.
             seed: of these.
             pictures: whether nodes get exemplars and, for a single photograph, their places and pixels on it, and edges
                 where they act.
@@ -121,10 +148,14 @@ class ConceptGraph:
             photographs,
             classes,
             layers,
+            nodes=nodes,
+            budget=budget,
+            refit=refit,
             top=top,
             shared=shared,
             also=also,
             steps=steps,
+            most_steps=most_steps,
             keep=keep,
             draws=draws,
             seed=seed,
@@ -177,7 +208,12 @@ class ConceptGraph:
         kept = prune(self._shares(rows), start, keep, [len(_followed(row)) for row in rows[1:]])
         flows = influences(kept, start)
         nodes = [
-            replace(node, influence=flow, importance=_some(node.importance, places))
+            replace(
+                node,
+                influence=flow,
+                importance=_some(node.importance, places),
+                effects=_some(node.effects, places) if node.effects else (),
+            )
             for row, of_row in zip(rows, flows, strict=True)
             for node, flow in zip(row, of_row.tolist(), strict=True)
             if flow > 0 or node.kind == "residual"
@@ -193,7 +229,48 @@ class ConceptGraph:
             edges=tuple(edge for edge in self.edges if (edge.source, edge.target) in linked),
             accounts=tuple(_recounted(account, self, nodes, places) for account in self.accounts),
             settings={**self.settings, "keep": keep},
+            hierarchy=None if self.hierarchy is None else self.hierarchy.of_classes(places, [n.id for n in rows[0]]),
         )
+
+    def cut(self, budget: int) -> "ConceptGraph":
+        """The same graph with so many groups in each row, or as many as it has; exact, as attributions add up.
+
+        Raises `IerfError` for a graph of single concepts, and for a budget below 1.
+        """
+        if budget < 1:
+            raise IerfError(f"a row has at least one group, not {budget}")
+        return self._showing(self._hierarchy.shown(budget), budget)
+
+    def opened(self, name: str) -> "ConceptGraph":
+        """The same graph with a group's two halves in its place. Raises `IerfError` for a node that does not open."""
+        return self._showing(self._hierarchy.opened(self._shown(), name))
+
+    def closed(self, name: str) -> "ConceptGraph":
+        """The same graph with a group in the place of all that it holds. Raises `IerfError` where it is not open."""
+        return self._showing(self._hierarchy.closed(self._shown(), name))
+
+    @property
+    def _hierarchy(self) -> Hierarchy:
+        if self.hierarchy is None:
+            raise IerfError("this graph has single concepts, which do not open; build it with nodes='groups'")
+        return self.hierarchy
+
+    def _shown(self) -> list[str]:
+        return [node.id for node in self.nodes if node.id in self._hierarchy.by_id]
+
+    def _showing(self, shown: Sequence[str], budget: int | None = None) -> "ConceptGraph":
+        """The same graph of other nodes of its hierarchy, without pruning."""
+        hierarchy, settings = self._hierarchy, dict(self.settings)
+        if budget is not None:
+            settings["budget"] = budget
+        inner = [hierarchy.by_id[name] for name in shown]
+        rows = [
+            node
+            for layer in reversed(self.layers)
+            for node in (*(n for n in inner if n.layer == layer), *(n for n in self.row(layer) if n.kind == "residual"))
+        ]
+        whole = replace(self, nodes=(*self.classes, *rows), edges=tuple(hierarchy.edges(shown)), settings=settings)
+        return whole.pruned(1.0)
 
     def save(self, path: str | Path, single_file: bool = False) -> Path:
         """Write the graph as ".json" (whole, loads again equal), ".html" (an interactive page) or ".svg" (a picture).
@@ -235,8 +312,8 @@ def _recounted(
 ) -> LayerAccount:
     """The account of the nodes that are left, for the classes at `places`; `whole` has those that there were."""
     here = [node for node in nodes if node.layer == account.layer]
-    concepts = [node for node in here if node.kind == "concept"]
-    before = [_some(node.importance, places) for node in whole.row(account.layer) if node.kind == "concept"]
+    concepts = _followed(here)
+    before = [_some(node.importance, places) for node in _followed(whole.row(account.layer))]
     shares = [
         _part([node.importance[c] for node in concepts], [importance[c] for importance in before])
         for c in range(len(places))
@@ -244,6 +321,7 @@ def _recounted(
     return replace(
         account,
         logits=_some(account.logits, places),
+        score_held=_some(account.score_held, places) if account.score_held else (),
         score_kept=tuple(share * rest for share, rest in zip(_some(account.score_kept, places), shares, strict=True)),
         influence_kept=sum(node.influence for node in concepts),
         influence_residual=sum(node.influence for node in here if node.kind == "residual"),

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from ierf.store import quantised, reduced, reduced_size, restored
 
-Kind = Literal["class", "concept", "residual"]
+Kind = Literal["class", "concept", "group", "own", "residual"]
+"""A group is a subtree of concepts; an own concept is a direction of one photograph's residual, of no dictionary."""
 
 LOGITS = "logits"
 """The layer of class nodes, and the target of attributions that is no layer: classes are its concepts."""
@@ -68,13 +69,15 @@ class Node:
     layer: str
     kind: Kind
     index: int
-    """Of the concept in its layer's dictionary, or of the class."""
+    """Of the concept in its layer's dictionary, of the class, of the group's node in the dictionary's tree, or of the
+    own direction, from 0."""
     label: str
     importance: tuple[float, ...]
     """For each class of the graph: `Σ_p AT(u_pq, logit_c)` of a concept (arXiv 2605.00474, VI-A2), `logit_c(X) −
     logit_c(X̂)` of a residual; a class node has its logit at its own place and 0 elsewhere."""
     activation: float
-    """`Σ_p |u_pq|` of a concept, `‖X − X̂‖ / ‖X − shift‖` of a residual, the probability of a class."""
+    """`Σ_p |u_pq|` of a concept, `‖X − X̂‖ / ‖X − shift‖` of a residual, the probability of a class; in a graph of groups
+    `Σ_p ⟨Σ_{k∈g} u_pk v_k, x̃_p⟩ / ‖x̃_p‖`, the part of the PFVs' lengths that the node makes."""
     influence: float = 0.0
     """The share of the classes' scores that passes through it, see `ierf.graph.concept_graph`."""
     shared: bool = False
@@ -91,15 +94,28 @@ class Node:
     """The part of a concept's `activation` at tokens in front of the patches (class token, registers), which its map
     does not show."""
 
+    members: tuple[int, ...] = ()
+    """Of a group: its concepts with a coefficient here, those first that add or take most."""
+    effects: tuple[float, ...] = ()
+    """By how much each class's logit fell when the node was taken out of its layer and the network run on; nothing
+    where that was not tried."""
+    score: tuple[float, float] | None = None
+    """As a target: `S(shift)` and `S(X)`; the values of all edges into it sum to their difference."""
+    parent: str = ""
+    """The id of the group that it is a half of."""
+    opens: int = 0
+    """From this budget on it is shown as its two halves; 0: it has none."""
+
     @property
     def id(self) -> str:
-        """The same in all graphs of a bank: "layer3.1/512", "layer3.1/residual", "logits/7"."""
-        return node_id(self.layer, self.index)
+        """The same in all graphs of a bank: "layer3.1/512", "layer3.1/group77", "layer3.1/residual", "logits/7"."""
+        return node_id(self.layer, self.index, self.kind)
 
 
-def node_id(layer: str, index: int) -> str:
+def node_id(layer: str, index: int, kind: Kind = "concept") -> str:
     """The name of a node, see `Node.id`."""
-    return f"{layer}/{'residual' if index == RESIDUAL else index}"
+    name = "residual" if index == RESIDUAL else f"{kind if kind in ('group', 'own') else ''}{index}"
+    return f"{layer}/{name}"
 
 
 @dataclass(frozen=True)
@@ -152,3 +168,6 @@ class LayerAccount:
     """The share of the classes' scores that is followed down to the layer's shown concepts."""
     influence_residual: float
     """The share that ends in the layer's residual."""
+    score_held: tuple[float, ...] = ()
+    """Of a graph of groups: for each class, what the nodes and the residual add up to, divided by the class's
+    `logit(X) − logit(shift)` at the highest layer: what is left of it after the pairs of layers above."""

@@ -1,15 +1,16 @@
 """Building a concept graph (VI): which concepts, and how much each matters to those of the next layer."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 
 import torch
 from torch import Tensor, nn
 
-from ierf.errors import IerfError
+from ierf.errors import IerfError, UnknownNameError
 from ierf.graph.building.encoding import EncodedLayers, Photographs, encode, open_photographs
+from ierf.graph.building.group_graph import GroupSettings, group_graphs
 from ierf.graph.building.layer_attribution import Attributor, EncodedPhotograph, importances
-from ierf.graph.building.layer_edges import layer_edges, random_concepts
+from ierf.graph.building.layer_edges import layer_edges
 from ierf.graph.building.nodes import (
     NodeSelection,
     class_nodes,
@@ -18,7 +19,18 @@ from ierf.graph.building.nodes import (
     select_nodes,
     with_pictures,
 )
-from ierf.graph.concept_graph import DRAWS, KEEP, SHARED, STEPS, TOP, ConceptGraph
+from ierf.graph.building.significance import random_concepts
+from ierf.graph.concept_graph import (
+    BUDGET,
+    DRAWS,
+    KEEP,
+    MOST_STEPS,
+    SHARED,
+    STEPS,
+    TOP,
+    ConceptGraph,
+    NodesName,
+)
 from ierf.model import VisionModel, as_vision_model, evaluating
 from ierf.progress import Progress, StepCounter
 
@@ -33,17 +45,28 @@ def build(
     classes: Sequence[str | int] | None = None,
     layers: Sequence[str] | None = None,
     *,
+    nodes: NodesName = "concepts",
+    budget: int = BUDGET,
+    refit: bool = True,
     top: int = TOP,
     shared: int = SHARED,
     also: Mapping[str, Sequence[int]] | None = None,
     steps: int = STEPS,
-    keep: float = KEEP,
+    most_steps: int = MOST_STEPS,
+    keep: float | None = None,
     draws: int = DRAWS,
     seed: int = 0,
     pictures: bool = True,
     progress: Progress | None = None,
 ) -> ConceptGraph:
     """The Interlayer Concept Graph of a photograph, or the mean of those of many, see `ConceptGraph.build`."""
+    if nodes not in get_args(NodesName):
+        raise UnknownNameError("kind of nodes", nodes, get_args(NodesName))
+    if nodes == "groups":
+        settings = GroupSettings(budget, refit, steps, most_steps, draws, seed)
+        (graph,) = build_groups(model, bank, [photographs], classes, layers, settings, pictures, progress)
+        return graph if keep is None else graph.pruned(keep)
+    keep = KEEP if keep is None else keep
     vision_model = as_vision_model(model)
     names = tuple(layers or bank.layers)
     if not set(bank.layers) <= set(vision_model.layers):
@@ -54,7 +77,9 @@ def build(
         single = len(source) == 1
         total = (1 if single else 2 * len(source)) + 2 * len(names) * len(source) + pictures * len(names)
         counted = StepCounter(progress, total)
-        work = Attributor(vision_model, bank, names, indices, steps, source.x(0), counted, single and pictures)
+        work = Attributor(
+            vision_model, bank, names, indices, steps, source.x(0), counted, most_steps, single and pictures
+        )
 
         def encoding(x: Tensor) -> EncodedLayers:
             counted.begin(f"coefficients of {len(names)} layers")
@@ -104,6 +129,34 @@ def build(
         view=source.view,
     ).pruned(keep)
     return with_pictures(graph, vision_model, bank, source, encoded, counted) if pictures else graph
+
+
+def build_groups(
+    model: VisionModel | nn.Module,
+    bank: "ConceptBank",
+    photographs: Sequence[Photographs],
+    classes: Sequence[str | int] | None,
+    layers: Sequence[str] | None,
+    settings: GroupSettings,
+    pictures: bool = True,
+    progress: Progress | None = None,
+) -> list[ConceptGraph]:
+    """A graph of groups of each of `photographs`, a photograph or many, all with the same groups."""
+    if settings.budget < 1:
+        raise IerfError(f"a row has at least one group, not {settings.budget}")
+    vision_model = as_vision_model(model)
+    names = tuple(layers or bank.layers)
+    if not set(bank.layers) <= set(vision_model.layers):
+        bank.check_model(vision_model)
+    sources = [open_photographs(vision_model, each) for each in photographs]
+    with evaluating(vision_model.net):
+        x = sources[0].x(0)
+        indices = _classes(vision_model, x, classes)
+        count = sum(map(len, sources))
+        counted = StepCounter(progress, count + len(names) * (count + len(sources) * (1 + pictures)))
+        single = pictures and all(len(source) == 1 for source in sources)
+        work = Attributor(vision_model, bank, names, indices, settings.steps, x, counted, settings.most_steps, single)
+        return group_graphs(work, sources, settings, pictures)
 
 
 def important_concepts(

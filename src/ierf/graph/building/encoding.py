@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from jaxtyping import Float, Int
 from PIL import Image
 from torch import Tensor
 
-from ierf.concepts import lasso
+from ierf.concepts import lasso, refit
 from ierf.errors import IerfError
 from ierf.graph.influence.layer_objective import Reconstruction
 from ierf.graph.picture.drawing import png
@@ -82,11 +83,32 @@ class EncodedLayer:
     """Concepts with a coefficient at a position, on average."""
     kkt: float
     """The largest KKT residual of a code, relative to λ."""
+    own: Float[Tensor, "E C"]
+    """Directions of the residual, concepts of this photograph alone: numbers K, K + 1, … behind the dictionary's."""
+
+    @cached_property
+    def around(self) -> Reconstruction:
+        """The way from X without its concepts to X: what no concept covers stays as it is.
+
+        `X(α) = (X − U V) + α U V`, the own directions among V, so that the way ends at X itself.
+        """
+        made, residual = self.made, self.pfvs - self.made.full
+        codes = torch.cat([made.codes, residual @ self.own.T], 1)
+        atoms = torch.cat([made.atoms, self.own])
+        numbers = torch.arange(made.n_concepts, made.n_concepts + len(self.own), device=made.active.device)
+        return Reconstruction(
+            torch.cat([made.active, numbers]), codes, atoms, self.pfvs - codes @ atoms, made.n_concepts + len(self.own)
+        )
 
     @property
     def residual_share(self) -> float:
         """`‖X − X̂‖ / ‖X − shift‖`."""
         return residual_share(self.pfvs, self.made.full, self.made.shift)
+
+    @property
+    def bytes(self) -> int:
+        """Memory that it holds."""
+        return self.pfvs.nbytes + self.made.codes.nbytes + self.made.atoms.nbytes
 
     @property
     def strengths(self) -> Float[Tensor, " K"]:
@@ -114,12 +136,20 @@ EncodedLayers = Mapping[str, EncodedLayer]
 
 
 def encode(
-    model: VisionModel, bank: "ConceptBank", x: Float[Tensor, "1 3 H W"], layers: Sequence[str]
+    model: VisionModel,
+    bank: "ConceptBank",
+    x: Float[Tensor, "1 3 H W"],
+    layers: Sequence[str],
+    refitted: bool = False,
+    own: int = 0,
 ) -> dict[str, EncodedLayer]:
-    """The codes of every layer, from one forward pass."""
+    """The codes of every layer, from one forward pass; the Lasso's, or those of least squares on the atoms it chose.
+
+    own: principal directions of the residual that become concepts of this photograph.
+    """
     with torch.no_grad():
         found = capture(model, x, layers, values_of(bank))
-        return {layer: _coded(bank.layer(layer), found[layer].pfvs[0]) for layer in layers}
+        return {layer: _coded(bank.layer(layer), found[layer].pfvs[0], refitted, own) for layer in layers}
 
 
 def values_of(bank: "ConceptBank") -> Values:
@@ -127,11 +157,23 @@ def values_of(bank: "ConceptBank") -> Values:
     return "pre-activation" if any(bank.layer(n).values == "pre-activation" for n in bank.layers) else "output"
 
 
-def _coded(concepts: "LayerConcepts", pfvs: Float[Tensor, "P C"]) -> EncodedLayer:
+def _coded(concepts: "LayerConcepts", pfvs: Float[Tensor, "P C"], refitted: bool, own: int) -> EncodedLayer:
     atoms, shift = concepts.atoms.to(pfvs), concepts.shift.to(pfvs)
     found = lasso(pfvs - shift, atoms, concepts.lam, concepts.positive)
-    made = Reconstruction.of(found.sparse, atoms, shift)
-    return EncodedLayer(concepts, pfvs, made, float(found.l0.mean()), float(found.kkt.max()))
+    codes = refit(pfvs - shift, atoms, found, concepts.positive).sparse if refitted else found.sparse
+    made = Reconstruction.of(codes, atoms, shift)
+    directions = principal_directions(pfvs - made.full, own)
+    return EncodedLayer(concepts, pfvs, made, float(found.l0.mean()), float(found.kkt.max()), directions)
+
+
+def principal_directions(x: Float[Tensor, "P C"], count: int) -> Float[Tensor, "E C"]:
+    """The unit vectors along which x is largest, `E ≤ count`; each points where most of x does."""
+    if not count:
+        return x[:0]
+    _, sizes, directions = torch.linalg.svd(x.double(), full_matrices=False)
+    directions = directions[:count][sizes[:count] > 0]
+    side = torch.where(directions @ x.double().sum(0) < 0, -1.0, 1.0)
+    return (side[:, None] * directions).to(x)
 
 
 def residual_share(

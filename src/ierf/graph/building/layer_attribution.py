@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ierf.errors import IerfError
 from ierf.graph.building.encoding import EncodedLayer, EncodedLayers, values_of
+from ierf.graph.concept_graph import MOST_STEPS
 from ierf.graph.influence.integrated_gradients import ScaleInvarianceError, integrated_gradients
 from ierf.graph.influence.layer_objective import Attribution, LayerObjective
 from ierf.graph.influence.scores import Alignment, Logits, Score
@@ -18,8 +19,6 @@ from ierf.progress import StepCounter
 
 if TYPE_CHECKING:
     from ierf.concepts import ConceptBank
-
-MOST_STEPS = 144
 
 EncodedPhotograph = tuple[Float[Tensor, "1 3 H W"], EncodedLayers]
 """Its pixels, and its layers written with concepts."""
@@ -60,6 +59,7 @@ class Attributor:
     steps: int
     example: Float[Tensor, "1 3 H W"]
     progress: StepCounter = field(default_factory=StepCounter)
+    most_steps: int = MOST_STEPS
     mapped: bool = False
     """Whether edges say where they act."""
     sections: dict[tuple[str, str | None], Section] = field(default_factory=dict)
@@ -80,17 +80,30 @@ class Attributor:
         score = Alignment(target.concepts.atoms.to(target.pfvs)[some], target.columns(some), target.made.shift)
         return self._attributed(source, target.concepts.name, score)
 
+    def around(self, source: EncodedLayer, target: str | None, score: Score) -> tuple[Attribution, Float[Tensor, " T"]]:
+        """Attributions on the way from X without its concepts to X, and `S(shift)` (see `EncodedLayer.around`)."""
+        objective = LayerObjective(self.section(source.concepts.name, target), score)
+        try:
+            found = integrated_gradients(source.around, objective, steps=self.steps, most_steps=self.most_steps)
+        except ScaleInvarianceError:
+            raise _without_bias(source.concepts.name, target) from None
+        return found, objective.values(source.made.shift.expand_as(source.pfvs)[None])[0]
+
     def _attributed(self, source: EncodedLayer, target: str | None, score: Score) -> LayerAttribution:
         objective = LayerObjective(self.section(source.concepts.name, target), score)
         try:
-            found = integrated_gradients(source.made, objective, steps=self.steps, most_steps=MOST_STEPS)
+            found = integrated_gradients(source.made, objective, steps=self.steps, most_steps=self.most_steps)
         except ScaleInvarianceError:
-            raise IerfError(
-                f"edges from {source.concepts.name} to {target} have no value: no bias lies between them and the "
-                "bank has no shift there, so that scores do not depend on how much of the concepts is there; take "
-                "layers with a bias between them"
-            ) from None
+            raise _without_bias(source.concepts.name, target) from None
         return LayerAttribution(found, residual_values(objective.values(source.pfvs[None])[0], found.end))
+
+
+def _without_bias(source: str, target: str | None) -> IerfError:
+    return IerfError(
+        f"edges from {source} to {target or 'the classes'} have no value: no bias lies between them and the bank has "
+        "no shift there, so that scores do not depend on how much of the concepts is there; take layers with a bias "
+        "between them"
+    )
 
 
 def residual_values(of_layer: Float[Tensor, " T"], of_concepts: Float[Tensor, " T"]) -> Float[Tensor, " T"]:

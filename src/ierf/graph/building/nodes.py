@@ -133,7 +133,7 @@ def with_pictures(
         concepts = [node for node in graph.row(layer) if node.kind == "concept"]
         for node in concepts:
             nodes[node.id] = replace(
-                node, exemplars=_exemplars(bank, layer, node.index), facts=_facts(bank, layer, node.index)
+                node, exemplars=_exemplars(bank, layer, node.index), facts=concept_facts(bank, layer, node.index)
             )
         if encoded is not None and concepts:
             for node, *cells in _grounded(model, photos.x(0), encoded[layer], concepts):
@@ -148,7 +148,7 @@ def _exemplars(bank: "ConceptBank", layer: str, concept: int) -> tuple[bytes, ..
     return ()
 
 
-def _facts(bank: "ConceptBank", layer: str, concept: int) -> ConceptFacts:
+def concept_facts(bank: "ConceptBank", layer: str, concept: int) -> ConceptFacts:
     """What the bank knows of a concept."""
     known = bank.layer(layer)
     shares = list(known.class_shares.of(concept).items())[:_CLASSES]
@@ -167,16 +167,22 @@ def _grounded(
 ) -> list[tuple[Node, Cells, Cells]]:
     """Each node with `u_pq` over the layer's positions, and the relevance that starts there carried to the pixels."""
     maps = encoded.columns(torch.tensor([node.index for node in nodes])).T
-    ierfs = torch.cat([_ierfs(model, x, encoded, some) for some in torch.split(maps, _AT_ONCE)])
+    ierfs = coefficient_ierfs(model, x, encoded, maps)
     return [
         (node, Cells.of(encoded.on_map(u)), Cells.of(ierf)) for node, u, ierf in zip(nodes, maps, ierfs, strict=True)
     ]
 
 
-def _ierfs(
+def coefficient_ierfs(
     model: VisionModel, x: Float[Tensor, "1 3 H W"], encoded: EncodedLayer, maps: Float[Tensor, "B P"]
 ) -> Float[Tensor, "B H W"]:
     """The pixels' share in each map of coefficients: its iERF, the sum over positions of `u_p · iERF_p`."""
+    return torch.cat([_ierfs(model, x, encoded, some) for some in torch.split(maps, _AT_ONCE)])
+
+
+def _ierfs(
+    model: VisionModel, x: Float[Tensor, "1 3 H W"], encoded: EncodedLayer, maps: Float[Tensor, "B P"]
+) -> Float[Tensor, "B H W"]:
     size = encoded.concepts.map
     start = maps if encoded.concepts.prefix_tokens is not None or len(size) < 2 else maps.reshape(-1, *size)
     target = Relevance(encoded.concepts.name, start.to(x))

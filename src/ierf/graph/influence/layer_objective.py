@@ -28,7 +28,8 @@ class Reconstruction:
     """Which concepts of the dictionary have a coefficient anywhere, ascending."""
     codes: Float[Tensor, "P A"]
     atoms: Float[Tensor, "A C"]
-    shift: Float[Tensor, " C"]
+    shift: Float[Tensor, "#P C"] | Float[Tensor, " C"]
+    """One for all positions, or one for each."""
     n_concepts: int
     """Of the dictionary, `K`."""
 

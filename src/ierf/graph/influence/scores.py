@@ -42,19 +42,67 @@ class Alignment:
         return (cosines(y, self.atoms, self.shift) * self.codes.to(y)).sum(1)
 
     def slope(self, y: Float[Tensor, "B P C"], before: Float[Tensor, "B P C"] | None, /) -> Float[Tensor, "T B P C"]:
-        """Without `before` the length is a constant: `u v̂ / ‖y‖`. With it, with n = 1 / ‖y‖ and bars for means of both
-        ends, `cos` changes by `⟨v̂, n̄ Δy + ȳ Δn⟩` and `Δn = −n n₀ ⟨2ȳ, Δy⟩ / (‖y‖ + ‖y₀‖)`, exactly.
-        """
+        """Without `before` the length is a constant: `u v̂ / ‖y‖`."""
         x, unit = _shifted(y, self.shift), _unit(self.atoms, y)[:, None, None]
-        n = _inverse_length(x)
-        along = n * unit
-        if before is not None:
-            x0 = _shifted(before, self.shift)
-            n0, twice = _inverse_length(x0), x + x0
-            lengths = (x.norm(dim=-1, keepdim=True) + x0.norm(dim=-1, keepdim=True)).clamp_min(_NOTHING)
-            turn = (unit * twice).sum(-1, keepdim=True) / 2 * (n * n0 / lengths)
-            along = (n + n0) / 2 * unit - turn * twice
+        if before is None:
+            along = _inverse_length(x) * unit
+        else:
+            along = _secant_of_cosine(x, _shifted(before, self.shift), unit)
         return self.codes.to(y).T[:, None, :, None] * along
+
+
+@dataclass(frozen=True, eq=False)
+class GroupAlignment:
+    """`Σ_i ⟨x̃_i / ‖x̃_i‖, d_gi⟩` with `x̃ = y − shift` and a direction of its own at each position.
+
+    With `d_gi = Σ_{t∈g} u_it v_t / ‖v_t‖` it is the sum of the members' `Alignment`, for one backward pass.
+    """
+
+    directions: Float[Tensor, "G P C"]
+    shift: Float[Tensor, " C"] | None = None
+
+    def __call__(self, y: Float[Tensor, "B P C"], /) -> Float[Tensor, "B G"]:
+        x = _shifted(y, self.shift)
+        return (x * _inverse_length(x)).flatten(1) @ self.directions.to(y).flatten(1).T
+
+    def slope(self, y: Float[Tensor, "B P C"], before: Float[Tensor, "B P C"] | None, /) -> Float[Tensor, "G B P C"]:
+        """Without `before` the length is a constant."""
+        x, directions = _shifted(y, self.shift), self.directions.to(y)[:, None]
+        if before is None:
+            return directions * _inverse_length(x)
+        return _secant_of_cosine(x, _shifted(before, self.shift), directions)
+
+
+@dataclass(frozen=True, eq=False)
+class Relay:
+    """`Σ_i ⟨g_ti, y_i − shift⟩`: a score further on, written as the slopes that integrated gradients found for it here.
+
+    Followed from layer to layer it carries a class's logit down, at the cost of one pair of layers each.
+    """
+
+    slopes: Float[Tensor, "T P C"]
+    shift: Float[Tensor, " C"]
+
+    def __call__(self, y: Float[Tensor, "B P C"], /) -> Float[Tensor, "B T"]:
+        return _shifted(y, self.shift).flatten(1) @ self.slopes.to(y).flatten(1).T
+
+    def slope(self, y: Float[Tensor, "B P C"], before: Float[Tensor, "B P C"] | None, /) -> Float[Tensor, "T B P C"]:
+        """The slopes themselves."""
+        return self.slopes.to(y)[:, None].expand(-1, *y.shape)
+
+
+@dataclass(frozen=True, eq=False)
+class Together:
+    """Several scores of one layer, one after the other, so that they share a forward pass."""
+
+    scores: Sequence[Score]
+
+    def __call__(self, y: Float[Tensor, "B P C"], /) -> Float[Tensor, "B T"]:
+        return torch.cat([score(y) for score in self.scores], 1)
+
+    def slope(self, y: Float[Tensor, "B P C"], before: Float[Tensor, "B P C"] | None, /) -> Float[Tensor, "T B P C"]:
+        """Those of each."""
+        return torch.cat([score.slope(y, before) for score in self.scores])
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +165,20 @@ def projections(
     """`⟨y_i − shift, v_t / ‖v_t‖⟩`. Raises `IerfError` for an atom without length or of other channels."""
     along: Tensor = _shifted(y, shift) @ _unit(atoms, y).T
     return along
+
+
+def _secant_of_cosine(
+    x: Float[Tensor, "B P C"], x0: Float[Tensor, "B P C"], direction: Float[Tensor, "T 1 ... C"]
+) -> Float[Tensor, "T B P C"]:
+    """The slope of `⟨d, x / ‖x‖⟩` from `x0` to `x`, exactly.
+
+    With n = 1 / ‖x‖ and bars for means of both ends it changes by `⟨d, n̄ Δx + x̄ Δn⟩`, where
+    `Δn = −n n₀ ⟨2x̄, Δx⟩ / (‖x‖ + ‖x₀‖)`.
+    """
+    n, n0, twice = _inverse_length(x), _inverse_length(x0), x + x0
+    lengths = (x.norm(dim=-1, keepdim=True) + x0.norm(dim=-1, keepdim=True)).clamp_min(_NOTHING)
+    turn = (direction * twice).sum(-1, keepdim=True) / 2 * (n * n0 / lengths)
+    return (n + n0) / 2 * direction - turn * twice
 
 
 def _shifted(y: Tensor, shift: Tensor | None) -> Tensor:

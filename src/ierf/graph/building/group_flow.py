@@ -1,0 +1,340 @@
+"""A graph of groups of concepts that hold the whole score: one pass from the classes down, a pair of layers at a time.
+
+Attributions of coefficients add up, so a group is a node: `AT(g) = Σ_{k∈g} Σ_p AT(u_pk)`. At each pair of layers the
+targets are the groups of the upper layer and, for each class, its logit as slopes that the pair above found (`Relay`).
+All of the lower layer's concepts are attributed at once; then its tree is cut into groups by what they add to the
+classes, so that a graph costs its pairs of layers, whatever the depth.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from ierf.graph.building.encoding import EncodedLayer
+from ierf.graph.building.layer_attribution import Attributor, EncodedPhotograph
+from ierf.graph.building.significance import LeafOrder, drawn_values, p_values_of_groups, random_groups
+from ierf.graph.building.tree_cut import TreeCut, cut_tree, membership
+from ierf.graph.influence.layer_objective import Attribution, LayerObjective
+from ierf.graph.influence.scores import GroupAlignment, Logits, Relay, Score, Together
+
+OWN = 3
+"""Directions of a residual that become concepts of the photograph."""
+OPENS = 0.1
+"""A residual that holds more of the flow than this is opened: its own directions become nodes."""
+TESTED = 16
+"""Photographs, the first of several, on which edges are tested against random groups."""
+FINER = 2
+"""The file holds the cut into so many times the budget, to be opened on the page."""
+
+
+@dataclass(frozen=True)
+class Groups:
+    """The nodes of one layer: the groups of a cut and, where they are shown, directions of the residual."""
+
+    cut: TreeCut | None
+    """None for a layer without an active concept."""
+    n_concepts: int
+    own: int
+    """How many own directions are nodes."""
+
+    @cached_property
+    def finest(self) -> list[tuple[int, ...]]:
+        """The members of each node of the finest cut, own directions last."""
+        groups = [] if self.cut is None else [self.cut.members[node] for node in self.cut.finest]
+        return [*groups, *((self.n_concepts + e,) for e in range(self.own))]
+
+    @cached_property
+    def nodes(self) -> list[tuple[int, ...]]:
+        """The members of each node at every level: inner groups first, from the root on, then the finest."""
+        inner = [] if self.cut is None else [self.cut.members[split.node] for split in self.cut.splits]
+        return [*inner, *self.finest]
+
+    @cached_property
+    def table(self) -> Float[Tensor, "N F"]:
+        """1 where a node of the finest cut is part of a node."""
+        rows = [[float(set(fine) <= set(node)) for fine in self.finest] for node in self.nodes]
+        return torch.tensor(rows).reshape(len(self.nodes), len(self.finest))
+
+    def parts(self, of_layer: EncodedLayer) -> Float[Tensor, "F P C"]:
+        """`Σ_{k∈g} u_pk v_k` of each of the finest nodes."""
+        x = of_layer.around
+        return (self._membership(x.active).to(x.codes)[:, None] * x.codes) @ x.atoms
+
+    def directions(self, of_layer: EncodedLayer) -> Float[Tensor, "F P C"]:
+        """`Σ_{k∈g} u_pk v_k / ‖v_k‖`, what a group is as a target."""
+        x = of_layer.around
+        unit = x.atoms / x.atoms.norm(dim=1, keepdim=True)
+        return (self._membership(x.active).to(x.codes)[:, None] * x.codes) @ unit
+
+    def summed(self, of_concepts: Float[Tensor, "K T"]) -> Float[Tensor, "F T"]:
+        """Sums over the members of the finest nodes."""
+        summed: Tensor = membership(self.finest, torch.arange(len(of_concepts))).to(of_concepts) @ of_concepts
+        return summed
+
+    def _membership(self, active: Int[Tensor, " A"]) -> Float[Tensor, "F A"]:
+        return membership(self.finest, active)
+
+
+@dataclass(eq=False)
+class LayerMeans:
+    """One layer, and what its concepts add to the targets above; means over photographs, where not said otherwise.
+
+    Concepts are those of the dictionary and, of a single photograph, the own directions of the residual behind them.
+    """
+
+    values: Float[Tensor, "K+E T"]
+    """`Σ_p AT(u_pk, S_t)` for the groups of the layer above, then the classes."""
+    ends: Float[Tensor, "3 T"]
+    """`S(shift)`, `S(X − U V)` and `S(X)`: without anything, with the residual alone, and the network's own."""
+    lengths: Float[Tensor, " K+E"]
+    """`Σ_p ⟨u_pk v_k, x̃_p⟩ / ‖x̃_p‖`, the concept's part of the lengths of the PFVs."""
+    prefix_lengths: Float[Tensor, " K+E"]
+    """The part of `lengths` at tokens in front of the patches."""
+    coefficients: Float[Tensor, " K+E"]
+    """`Σ_p u_pk`."""
+    logits: Float[Tensor, " T"]
+    """Of the classes, with X̂ in the place of X."""
+    used: Float[Tensor, " K+E"]
+    """The share of the photographs in which the concept has a coefficient."""
+    active: float
+    l0: float
+    residual_share: float
+    kkt: float
+    """The largest."""
+    completeness_error: float
+    """The largest."""
+
+    def add(self, other: "LayerMeans", share: float) -> None:
+        """Another photograph's, which is this share of them all."""
+        for name, value in vars(other).items():
+            mine = getattr(self, name)
+            worst = name in ("kkt", "completeness_error")
+            setattr(self, name, max(mine, value) if worst else mine * (1 - share) + value * share)
+
+
+@dataclass(eq=False)
+class GroupRow:
+    """One layer of one graph: its nodes, what they add to the nodes above, and whether chance would."""
+
+    groups: Groups
+    means: LayerMeans
+    flow: Float[Tensor, " F"]
+    """The share of the classes' scores that reaches the finest nodes."""
+    values: Float[Tensor, "N T'"]
+    """From the nodes of all levels to those of the layer above at all levels; the classes of the top layer."""
+    residual: Float[Tensor, " T'"]
+    """`S(X − U V) − S(shift)` of these targets, and what own directions add that are no nodes."""
+    importance: Float[Tensor, "N+1 C"]
+    """Of the nodes and of the residual, for the classes."""
+    p_values: Float[Tensor, "N T'"] | None
+    effects: Float[Tensor, "N C"]
+    """By how much the logits of the classes fall when the node is taken out."""
+    maps: Float[Tensor, "F T P"] | None
+    """Where the finest edges act, of a single photograph."""
+    scores: Float[Tensor, "2 T'"]
+    """`S(shift)` and `S(X)` of the targets above, at all levels."""
+    held: Float[Tensor, " C"]
+    """`S(X) − S(shift)` of the classes' slopes as targets here: what of their logits the layers above passed down."""
+
+
+Source = Sequence[EncodedPhotograph]
+"""The photographs of one graph, each to be looked at again and again."""
+
+
+@dataclass(frozen=True, eq=False)
+class GroupFlow:
+    """How a graph's layers are attributed and cut."""
+
+    work: Attributor
+    budget: int
+    draws: int
+    seed: int
+
+    def rows(self, sources: Sequence[Source]) -> list[dict[str, GroupRow]]:
+        """Of each source the layers of its graph, from the classes down; all sources have the same groups."""
+        relays: list[list[Float[Tensor, "C P D"] | None]] = [[None] * len(source) for source in sources]
+        found: list[dict[str, GroupRow]] = [{} for _ in sources]
+        above: str | None = None
+        for layer in reversed(self.work.layers):
+            upper = None if above is None else [rows[above].groups for rows in found]
+            passes = [
+                self._attributed(source, layer, above, None if upper is None else upper[i], relays[i])
+                for i, source in enumerate(sources)
+            ]
+            cut = self._cut(layer, [means for means, _ in passes])
+            for rows, source, (means, slopes) in zip(found, sources, passes, strict=True):
+                rows[layer] = self._row(source, layer, cut, means, slopes, None if above is None else rows[above])
+            above = layer
+        return found
+
+    def _attributed(
+        self,
+        source: Source,
+        layer: str,
+        above: str | None,
+        upper: Groups | None,
+        relays: list[Float[Tensor, "C P D"] | None],
+    ) -> tuple[LayerMeans, list[Float[Tensor, "T P D"]]]:
+        """Means over the photographs, and the slopes of the first few. Leaves slopes for the classes in `relays`."""
+        classes = len(self.work.classes)
+        means: LayerMeans | None = None
+        kept = []
+        for i, (_, layers) in enumerate(source):
+            self.work.progress.begin(f"edges from {layer} to {above or 'the classes'}")
+            here = layers[layer]
+            score: Score = Logits(self.work.classes)
+            if above is not None:
+                assert upper is not None
+                b, relay = layers[above], relays[i]
+                assert relay is not None
+                score = Together([GroupAlignment(upper.directions(b), b.made.shift), Relay(relay, b.made.shift)])
+            found, start = self.work.around(here, above, score)
+            assert found.slopes is not None
+            relays[i] = found.slopes[-classes:]
+            if i < TESTED:
+                kept.append(found.slopes[:-classes] if above is not None else found.slopes)
+            own = self._means(here, found, start)
+            if means is None:
+                means = own
+            else:
+                means.add(own, 1 / (i + 1))
+        assert means is not None
+        return means, kept
+
+    def _means(self, here: EncodedLayer, found: Attribution, start: Float[Tensor, " T"]) -> LayerMeans:
+        x, made = here.around, here.made
+        centred = here.pfvs - made.shift
+        length = centred.norm(dim=1, keepdim=True)
+        along = x.codes * ((centred / length.where(length > 0, 1)) @ x.atoms.T)
+        logits = LayerObjective(self.work.section(here.concepts.name, None), Logits(self.work.classes))
+        return LayerMeans(
+            values=x.spread(found.values.T).cpu(),
+            ends=torch.stack([start, found.start, found.end]).cpu(),
+            lengths=x.spread(along.sum(0)).cpu(),
+            prefix_lengths=x.spread(along[: here.concepts.prefix_tokens or 0].sum(0)).cpu(),
+            coefficients=x.spread(x.codes.sum(0)).cpu(),
+            logits=logits.values(made.full[None])[0].cpu(),
+            used=x.spread(torch.ones_like(x.codes[0])).cpu(),
+            active=float(len(made.active)),
+            l0=here.l0,
+            residual_share=here.residual_share,
+            kkt=here.kkt,
+            completeness_error=float(found.completeness_error.max()),
+        )
+
+    def _cut(self, layer: str, means: Sequence[LayerMeans]) -> TreeCut | None:
+        """One cut for all sources, by what concepts add to the classes of any."""
+        concepts = self.work.bank.layer(layer)
+        count, classes = len(concepts), len(self.work.classes)
+        active = torch.stack([m.used[:count] for m in means]).amax(0).nonzero()[:, 0]
+        if not len(active):
+            return None
+        relevance = torch.cat([m.values[:count, -classes:].T for m in means])
+        tree = concepts.tree
+        return cut_tree(tree.parents, tree.leaves, active, relevance, FINER * self.budget)
+
+    def _row(
+        self,
+        source: Source,
+        layer: str,
+        cut: TreeCut | None,
+        means: LayerMeans,
+        slopes: Sequence[Float[Tensor, "T P D"]],
+        above: GroupRow | None,
+    ) -> GroupRow:
+        count, classes = len(self.work.bank.layer(layer)), len(self.work.classes)
+        upper = None if above is None else above.groups
+        own = means.values[count:]
+        targets = torch.eye(classes) if upper is None else upper.table
+        fine_targets = slice(0, len(means.ends[0]) - (0 if upper is None else classes))
+        alone = means.ends[1] - means.ends[0]
+        closed = Groups(cut, count, 0)
+        opened = Groups(cut, count, len(own))
+        above_flow = torch.full((classes,), 1 / classes) if above is None else above.flow
+        folded = alone + own.sum(0)
+        opens = _flow(closed.summed(means.values)[:, fine_targets], folded[fine_targets], above_flow)[-1] > OPENS
+        groups, residual = (opened, alone) if opens else (closed, folded)
+        fine = groups.summed(means.values)
+        flow = _flow(fine[:, fine_targets], residual[fine_targets], above_flow)
+        at_classes = slice(len(means.ends[0]) - classes, None)
+        return GroupRow(
+            groups,
+            means,
+            flow=flow[:-1],
+            values=groups.table @ fine[:, fine_targets] @ targets.T,
+            residual=residual[fine_targets] @ targets.T,
+            importance=torch.cat([groups.table @ fine[:, at_classes], residual[None, at_classes]]),
+            p_values=self._p_values(source, layer, groups, fine[:, fine_targets], slopes, targets),
+            effects=self._effects(source, layer, groups),
+            maps=self._maps(source, layer, groups, slopes) if self.work.mapped else None,
+            scores=means.ends[[0, 2]][:, fine_targets] @ targets.T,
+            held=means.ends[2, at_classes] - means.ends[0, at_classes],
+        )
+
+    def _p_values(
+        self,
+        source: Source,
+        layer: str,
+        groups: Groups,
+        fine: Float[Tensor, "F T"],
+        slopes: Sequence[Float[Tensor, "T P D"]],
+        targets: Float[Tensor, "T' T"],
+    ) -> Float[Tensor, "N T'"] | None:
+        """Of all nodes but own directions, which no dictionary has others of: theirs are 1."""
+        if groups.cut is None or not self.draws:
+            return None
+        concepts = self.work.bank.layer(layer)
+        members = [groups.cut.members[node] for node in groups.cut.finest]
+        order = LeafOrder.of(concepts.tree.parents, concepts.tree.leaves)
+        random = random_groups(order, groups.cut.finest, members, self.draws, self.seed)
+        if not all(map(len, random)):
+            return None
+        atoms = concepts.atoms
+        drawn = torch.zeros(self.draws, len(groups.finest), fine.shape[1])
+        values = torch.zeros(len(groups.finest), fine.shape[1])
+        for (_, layers), of_photo in zip(source, slopes, strict=False):
+            x = layers[layer].around
+            place = {concept: i for i, concept in enumerate(x.active.tolist())}
+            sensitivity = torch.einsum("pa,tpc->atc", x.codes, of_photo)
+            values += groups.summed(x.spread((sensitivity * x.atoms[:, None]).sum(-1)).cpu()) / len(slopes)
+            for g, (own, others) in enumerate(zip(members, random, strict=True)):
+                here = [i for i, k in enumerate(own) if k in place]
+                at = [place[own[i]] for i in here]
+                norms = x.atoms[at].norm(dim=1)
+                drawn[:, g] += drawn_values(sensitivity[at], norms, atoms.to(x.atoms), others[:, here]).cpu() / len(
+                    slopes
+                )
+        at_all = torch.einsum("nf,dft,st->dns", groups.table, drawn, targets)
+        found = p_values_of_groups(groups.table @ values @ targets.T, at_all)
+        own_directions = torch.tensor([min(node) >= len(concepts) for node in groups.nodes])
+        return found.masked_fill(own_directions[:, None], 1.0)
+
+    def _effects(self, source: Source, layer: str, groups: Groups) -> Float[Tensor, "N C"]:
+        """`logit(X) − logit(X − Σ_{k∈g} u_k v_k)`, the mean over photographs."""
+        objective = LayerObjective(self.work.section(layer, None), Logits(self.work.classes))
+        total = torch.zeros(len(groups.nodes), len(self.work.classes))
+        self.work.progress.begin(f"taking groups out of {layer}")
+        for _, layers in source:
+            here = layers[layer]
+            parts = (groups.table.to(here.pfvs) @ groups.parts(here).flatten(1)).view(-1, *here.pfvs.shape)
+            logits = objective.values(torch.cat([here.pfvs[None], here.pfvs - parts])).cpu()
+            total += (logits[0] - logits[1:]) / len(source)
+        return total
+
+    def _maps(
+        self, source: Source, layer: str, groups: Groups, slopes: Sequence[Float[Tensor, "T P D"]]
+    ) -> Float[Tensor, "F T P"]:
+        """`Σ_{k∈g} u_pk ⟨∫ ∂S_t/∂x_p dα, v_k⟩` of the finest nodes."""
+        (_, layers) = next(iter(source))
+        return torch.einsum("fpc,tpc->ftp", groups.parts(layers[layer]), slopes[0]).cpu()
+
+
+def _flow(values: Float[Tensor, "F T"], residual: Float[Tensor, " T"], above: Float[Tensor, " T"]) -> Tensor:
+    """The flow that reaches each source, the residual last: each target hands its own down by `|value|`."""
+    sizes = torch.cat([values, residual[None]]).abs()
+    totals = sizes.sum(0)
+    return sizes @ (above / totals.where(totals > 0, 1))
