@@ -3,6 +3,7 @@
 import errno
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -83,6 +84,33 @@ def test_codes_and_what_they_give_back(store: PFVStore) -> None:
     cosines = F.normalize(found.atoms) @ F.normalize(found.atoms[2], dim=0)
     best = cosines.argsort(descending=True)[1:4].tolist()
     assert [index for index, _ in found.nearest(2, 3)] == best
+
+
+def test_codes_without_shrinkage(store: PFVStore) -> None:
+    found = fit(store, layers=["act2"]).layer("act2")
+    pfvs = store.layer("act2").pfvs.torch().float()
+    plain, refitted = found.encode(pfvs).dense(), found.encode(pfvs.view(6, 10, 8), refit=True).dense().view(60, 6)
+    assert torch.equal(plain != 0, refitted != 0)
+    for vector, code in zip(pfvs - found.shift, refitted, strict=True):
+        used = code.nonzero()[:, 0]
+        expected = torch.linalg.lstsq(found.atoms[used].T, vector).solution if len(used) else code[:0]
+        torch.testing.assert_close(code[used], expected, rtol=1e-3, atol=1e-4)
+    left = [(pfvs - found.shift - codes @ found.atoms).norm() for codes in (plain, refitted)]
+    assert left[1] < 0.95 * left[0]
+
+
+def test_refitted_codes_that_explode_are_kept_and_said(store: PFVStore) -> None:
+    found = fit(store, layers=["act2"]).layer("act2")
+    atoms = torch.eye(8)[:3].clone()
+    atoms[1] = atoms[0] + 0.01 * torch.eye(8)[3]
+    near = replace(found, atoms=atoms, shift=torch.zeros(8), lam=4.9e-3)
+    x = torch.tensor([[1.0, 0, 0, 1, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0, 0, 0]])
+    plain = near.encode(x).dense()
+    assert int((plain[0] != 0).sum()) == 2
+    with pytest.warns(UserWarning, match="act2: the refitted coefficients of 1 of 2 PFVs explode"):
+        refitted = near.encode(x, refit=True).dense()
+    assert torch.equal(refitted[0], plain[0])
+    torch.testing.assert_close(refitted[1], torch.tensor([0.0, 0, 1]))
 
 
 def test_non_negative_codes(store: PFVStore) -> None:

@@ -1,5 +1,6 @@
 """The concepts of one layer (Sec. VI-A1): vectors, what is known of each, and how alike two sets of them are."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple
@@ -10,7 +11,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from ierf.concepts.codes import Codes
+from ierf.concepts.codes import Codes, LassoCodes
+from ierf.concepts.relaxed_lasso import refit as least_squares
 from ierf.concepts.sparse_coding import lasso
 from ierf.errors import IerfError
 from ierf.model.following import Values
@@ -110,10 +112,12 @@ class LayerConcepts:
     def __len__(self) -> int:
         return len(self.atoms)
 
-    def encode(self, pfvs: Float[Tensor, "*batch C"]) -> Codes:
+    def encode(self, pfvs: Float[Tensor, "*batch C"], refit: bool = False) -> Codes:
         """The Lasso codes of PFVs, `argmin_u ½‖x − shift − u V‖² + λ‖u‖₁` (Eq. 12), computed where the PFVs are.
 
-        Raises `IerfError` for another number of channels.
+        With `refit`, least squares on the concepts that the Lasso chose, see `ierf.concepts.refit`; it warns of PFVs
+        whose coefficients would explode, so that they keep the Lasso's. Raises `IerfError` for another number of
+        channels.
         """
         if pfvs.shape[-1] != self.atoms.shape[1]:
             raise IerfError(
@@ -122,9 +126,20 @@ class LayerConcepts:
             )
         shift, atoms = self.shift.to(pfvs.device), self.atoms.to(pfvs.device)
         shifted = pfvs.detach().reshape(-1, pfvs.shape[-1]).to(atoms) - shift
-        codes = lasso(shifted, atoms, self.lam, self.positive).sparse
+        chosen = lasso(shifted, atoms, self.lam, self.positive)
+        codes = self._refitted(shifted, chosen) if refit else chosen.sparse
         shape = *pfvs.shape[:-1], codes.values.shape[-1]
         return Codes(codes.indices.view(shape), codes.values.view(shape), len(self))
+
+    def _refitted(self, shifted: Float[Tensor, "N C"], chosen: LassoCodes) -> Codes:
+        found = least_squares(shifted, self.atoms, chosen, self.positive)
+        if count := int(found.kept.sum()):
+            warnings.warn(
+                f"{self.name}: the refitted coefficients of {count} of {len(shifted)} PFVs explode, as concepts nearly "
+                "coincide; these keep the Lasso's",
+                stacklevel=3,
+            )
+        return found.sparse
 
     def reconstruct(self, codes: Codes) -> Float[Tensor, "*batch C"]:
         """`x̂ = u V + shift`."""
