@@ -7,11 +7,12 @@ from ierf.concepts.codes import Codes, LassoCodes
 from ierf.concepts.extractor import Extractor, Shift, shift_vector
 from ierf.concepts.extractors import EXTRACTORS, make_extractor
 from ierf.concepts.kmeans import BisectingSphericalKMeans
-from ierf.concepts.layer_concepts import ClassShares, ConceptTree, LayerConcepts, Matching, match_concepts
+from ierf.concepts.layer_concepts import ClassShares, LayerConcepts, Matching, match_concepts
 from ierf.concepts.matrix_factors import NMF, PCA, DictionaryLearning
 from ierf.concepts.relaxed_lasso import RefitCodes, refit
 from ierf.concepts.sae import SAE
 from ierf.concepts.sparse_coding import choose_lam, lasso, lasso_path
+from ierf.concepts.tree import ConceptTree
 
 __all__ = [
     "EXTRACTORS",

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -14,39 +15,13 @@ from torch.nn import functional as F
 from ierf.concepts.codes import Codes, LassoCodes
 from ierf.concepts.relaxed_lasso import refit as least_squares
 from ierf.concepts.sparse_coding import lasso
+from ierf.concepts.tree import ConceptTree, cluster
 from ierf.errors import IerfError
 from ierf.model.following import Values
 from ierf.model.loading.extras import extra
 
 ShiftFrom = Literal["batch-norm", "zero", "mean", "extractor"]
 """Where a shift comes from: μ_BN; nothing to subtract; the mean PFV of the store; the extractor's own."""
-
-
-@dataclass(frozen=True, eq=False)
-class ConceptTree:
-    """Clusters split in two again and again, `M` of them; the concepts are the leaves."""
-
-    parents: Int[Tensor, " M"]
-    """The node that each node was split from; −1 for the root."""
-    sizes: Int[Tensor, " M"]
-    """PFVs in each node."""
-    leaves: Int[Tensor, " K"]
-    """The node of each concept."""
-
-    def siblings(self, concept: int) -> list[int]:
-        """The concepts that came out of the other half when the concept's cluster was split off; [] for the root."""
-        node = int(self.leaves[concept])
-        parent = int(self.parents[node])
-        others = [leaf for leaf in range(len(self.leaves)) if leaf != concept] if parent >= 0 else []
-        return [leaf for leaf in others if parent in self._ancestors(leaf)]
-
-    def _ancestors(self, concept: int) -> list[int]:
-        """The nodes above a concept's own, the nearest first."""
-        found, node = [], int(self.parents[self.leaves[concept]])
-        while node >= 0:
-            found.append(node)
-            node = int(self.parents[node])
-        return found
 
 
 class ClassShares(NamedTuple):
@@ -104,13 +79,25 @@ class LayerConcepts:
     """Theirs."""
     class_shares: ClassShares
     tree: ConceptTree | None
-    """Of the clusters; None for extractors without one."""
+    """Of the clusters that were split, or of concepts clustered by cosine and co-firing; its `made_by` says which.
+
+    None in banks of other extractors than bisecting k-means that were fitted before there were such, without scipy, or
+    with more concepts than are clustered; see `hierarchy`.
+    """
 
     def __repr__(self) -> str:
         return f"LayerConcepts({self.name!r}, {len(self)} concepts of {self.atoms.shape[1]} channels)"
 
     def __len__(self) -> int:
         return len(self.atoms)
+
+    @cached_property
+    def hierarchy(self) -> ConceptTree:
+        """`tree`; where the bank has none, one by the cosine of the atoms alone, see `ierf.concepts.tree`.
+
+        Raises `IerfError` where that cannot be: without scipy, or for more than 16384 concepts.
+        """
+        return cluster(self.atoms) if self.tree is None else self.tree
 
     def encode(self, pfvs: Float[Tensor, "*batch C"], refit: bool = False) -> Codes:
         """The Lasso codes of PFVs, `argmin_u ½‖x − shift − u V‖² + λ‖u‖₁` (Eq. 12), computed where the PFVs are.
