@@ -3,6 +3,8 @@
 import errno
 import json
 import shutil
+import sys
+from dataclasses import fields, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,12 +13,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from support.banks import LABELS, TwoLayers, small_model, small_store
 from torch.nn import functional as F
 
 import ierf
-from ierf.concepts import BisectingSphericalKMeans, ConceptBank, bank_files, lasso
+from ierf.concepts import BisectingSphericalKMeans, ConceptBank, bank_files, bank_fitting, lasso
 from ierf.concepts.bank_fitting import usual_shift
+from ierf.concepts.tree import Firings, cluster
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import Preprocess
 from ierf.store import PFVStore, layer
@@ -85,6 +90,33 @@ def test_codes_and_what_they_give_back(store: PFVStore) -> None:
     assert [index for index, _ in found.nearest(2, 3)] == best
 
 
+def test_codes_without_shrinkage(store: PFVStore) -> None:
+    found = fit(store, layers=["act2"]).layer("act2")
+    pfvs = store.layer("act2").pfvs.torch().float()
+    plain, refitted = found.encode(pfvs).dense(), found.encode(pfvs.view(6, 10, 8), refit=True).dense().view(60, 6)
+    assert torch.equal(plain != 0, refitted != 0)
+    for vector, code in zip(pfvs - found.shift, refitted, strict=True):
+        used = code.nonzero()[:, 0]
+        expected = torch.linalg.lstsq(found.atoms[used].T, vector).solution if len(used) else code[:0]
+        torch.testing.assert_close(code[used], expected, rtol=1e-3, atol=1e-4)
+    left = [(pfvs - found.shift - codes @ found.atoms).norm() for codes in (plain, refitted)]
+    assert left[1] < 0.95 * left[0]
+
+
+def test_refitted_codes_that_explode_are_kept_and_said(store: PFVStore) -> None:
+    found = fit(store, layers=["act2"]).layer("act2")
+    atoms = torch.eye(8)[:3].clone()
+    atoms[1] = atoms[0] + 0.01 * torch.eye(8)[3]
+    near = replace(found, atoms=atoms, shift=torch.zeros(8), lam=4.9e-3)
+    x = torch.tensor([[1.0, 0, 0, 1, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0, 0, 0]])
+    plain = near.encode(x).dense()
+    assert int((plain[0] != 0).sum()) == 2
+    with pytest.warns(UserWarning, match="act2: the refitted coefficients of 1 of 2 PFVs explode"):
+        refitted = near.encode(x, refit=True).dense()
+    assert torch.equal(refitted[0], plain[0])
+    torch.testing.assert_close(refitted[1], torch.tensor([0.0, 0, 1]))
+
+
 def test_non_negative_codes(store: PFVStore) -> None:
     found = fit(store, layers=["act2"], positive=True).layer("act2")
     values = found.encode(store.layer("act2").pfvs.torch().float()).values
@@ -129,6 +161,51 @@ def test_few_pfvs_give_fewer_concepts_and_say_so(store: PFVStore) -> None:
         fit(store, extractor="bisection")
 
 
+@pytest.mark.parametrize("extractor", ["pca", "dictionary", "sae_topk"])
+def test_every_extractor_gets_a_tree_and_old_banks_one_by_cosine(
+    store: PFVStore, tmp_path: Path, extractor: str
+) -> None:
+    options: dict[str, Any] = {"k": 2} if extractor == "sae_topk" else {}
+    bank = fit(store, tmp_path / "bank", extractor=extractor, layers=["act2"], **options)
+    found = bank.layer("act2")
+    assert found.tree is not None
+    assert found.tree.made_by == "cosine and co-firing"
+    assert found.hierarchy is found.tree
+    assert found.tree.members(found.tree.root) == list(range(len(found)))
+    firings = Firings(60)
+    firings.add(found.encode(store.layer("act2").pfvs.torch()))
+    assert torch.equal(found.tree.parents, cluster(found.atoms, firings).parents)
+    loaded = ConceptBank.load(tmp_path / "bank").layer("act2")
+    assert loaded.tree is not None
+    assert loaded.tree.made_by == "cosine and co-firing"
+    assert torch.equal(loaded.tree.leaves, found.tree.leaves)
+
+    _without_tree(tmp_path / "bank" / "layers" / "act2.safetensors")
+    old = ConceptBank.load(tmp_path / "bank").layer("act2")
+    assert old.tree is None
+    assert old.hierarchy.made_by == "cosine"
+    assert old.hierarchy is old.hierarchy
+    assert torch.equal(old.hierarchy.parents, cluster(old.atoms).parents)
+
+
+def _without_tree(path: Path) -> None:
+    """The file of a layer as it was while bisecting k-means alone had a tree."""
+    with safe_open(path, "pt") as file:
+        header = file.metadata()
+    save_file({name: tensor for name, tensor in load_file(path).items() if not name.startswith("tree")}, path, header)
+
+
+def test_without_scipy_a_fit_has_no_tree_and_asking_for_one_says_so(
+    store: PFVStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bank_fitting, "find_spec", lambda name: None)
+    found = fit(store, extractor="pca", layers=["act2"]).layer("act2")
+    assert found.tree is None
+    monkeypatch.setitem(sys.modules, "scipy.cluster.hierarchy", None)
+    with pytest.raises(IerfError, match=r"scipy.*"):
+        _ = found.hierarchy
+
+
 def test_a_sample_stands_for_all(store: PFVStore) -> None:
     found = fit(store, encoded=20, layers=["act2"]).layer("act2")
     assert (found.rows, found.encoded) == (60, 20)
@@ -142,11 +219,11 @@ def test_saved_and_loaded(store: PFVStore, model: ierf.VisionModel, tmp_path: Pa
     assert loaded.plan == bank.plan
     for name in bank.layers:
         one, other = bank.layer(name), loaded.layer(name)
-        for field, value in vars(one).items():
-            there = getattr(other, field)
+        for field in (each.name for each in fields(one)):
+            value, there = getattr(one, field), getattr(other, field)
             if field == "tree":
-                value, there = vars(value), vars(there)
-                assert all(torch.equal(value[k], there[k]) for k in value)
+                assert value.made_by == there.made_by == "bisecting"
+                assert all(torch.equal(getattr(value, k), getattr(there, k)) for k in ("parents", "sizes", "leaves"))
             elif field == "class_shares":
                 assert all(torch.equal(a, b) for a, b in zip(value, there, strict=True))
             else:

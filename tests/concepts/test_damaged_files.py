@@ -124,6 +124,9 @@ def test_pfvs_that_are_not_finite_are_refused(folder: Path) -> None:
         ("cosines", lambda t: t[:, :1].contiguous(), "cosines is"),
         ("class_shares.starts", lambda t: t.flip(0), "class_shares.starts"),
         ("tree.parents", lambda t: torch.zeros_like(t), "tree.parents has a node before its parent"),
+        ("tree.parents", lambda t: torch.where(t < 0, t, 0), "tree.parents splits a node into other than two"),
+        ("tree.parents", lambda t: torch.full_like(t, -1), "tree.parents splits a node into other than two"),
+        ("tree.leaves", lambda t: torch.zeros_like(t), "tree.leaves has a concept at a node that was split"),
     ],
 )
 def test_tensors_of_a_bank_that_do_not_fit_are_named(folder: Path, name: str, change: Any, said: str) -> None:

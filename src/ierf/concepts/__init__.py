@@ -7,10 +7,12 @@ from ierf.concepts.codes import Codes, LassoCodes
 from ierf.concepts.extractor import Extractor, Shift, shift_vector
 from ierf.concepts.extractors import EXTRACTORS, make_extractor
 from ierf.concepts.kmeans import BisectingSphericalKMeans
-from ierf.concepts.layer_concepts import ClassShares, ConceptTree, LayerConcepts, Matching, match_concepts
+from ierf.concepts.layer_concepts import ClassShares, LayerConcepts, Matching, match_concepts
 from ierf.concepts.matrix_factors import NMF, PCA, DictionaryLearning
+from ierf.concepts.relaxed_lasso import RefitCodes, refit
 from ierf.concepts.sae import SAE
 from ierf.concepts.sparse_coding import choose_lam, lasso, lasso_path
+from ierf.concepts.tree import ConceptTree
 
 __all__ = [
     "EXTRACTORS",
@@ -29,6 +31,7 @@ __all__ = [
     "LassoCodes",
     "LayerConcepts",
     "Matching",
+    "RefitCodes",
     "Shift",
     "choose_lam",
     "concept_count",
@@ -36,6 +39,7 @@ __all__ = [
     "lasso_path",
     "make_extractor",
     "match_concepts",
+    "refit",
     "shift_vector",
     "usual_shift",
     "webp",

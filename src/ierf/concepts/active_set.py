@@ -1,7 +1,7 @@
 """The Lasso of many vectors by active sets: Newton steps on the few atoms that matter, checked against all (Eq. 12)."""
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import ceil, isfinite, log
 from typing import NamedTuple
@@ -141,6 +141,22 @@ def _direction(
     return torch.cholesky_solve(slope[..., None], factors)[..., 0]
 
 
+def in_blocks(
+    sizes: Int[Tensor, " T"], numbers: Callable[[int], int], item: int
+) -> Iterator[tuple[Int[Tensor, " B"], int]]:
+    """Places of vectors, sorted by how many atoms they use, in blocks of bounded memory, and the most atoms of a block.
+
+    `numbers` is how many numbers of `item` bytes a vector needs that uses so many atoms.
+    """
+    places = sizes.argsort()
+    end = len(places)
+    while end:
+        widest = int(sizes[places[end - 1]])
+        start = max(0, end - max(1, _MEMORY // (numbers(widest) * item)))
+        yield places[start:end], widest
+        end = start
+
+
 @dataclass(eq=False)
 class State:
     """The codes of all vectors as they are, in the coefficients of unit atoms, packed to the left; certificates."""
@@ -180,25 +196,21 @@ class State:
 
     def blocks(self, rows: Int[Tensor, " T"], problem: Problem) -> Iterator[Int[Tensor, " B"]]:
         """These vectors, sorted by how many atoms they use, in blocks that need a bounded memory."""
-        rows = rows[self.sizes[rows].argsort()]
         n_atoms, channels = problem.atoms.shape
-        end = len(rows)
-        while end:
-            widest = int(self.sizes[rows[end - 1]])
-            widest += _joining(widest)
-            numbers = max(n_atoms, widest * max(channels, widest))
-            start = max(0, end - max(1, _MEMORY // (numbers * problem.atoms.element_size())))
-            yield rows[start:end]
-            end = start
+
+        def numbers(width: int) -> int:
+            widest = width + _joining(width)
+            return max(n_atoms, widest * max(channels, widest))
+
+        for places, _ in in_blocks(self.sizes[rows], numbers, problem.atoms.element_size()):
+            yield rows[places]
 
     def solution(self, problem: Problem, tol: float) -> LassoCodes:
         """The codes in the coefficients of the atoms as they were given, indices ascending."""
         width = int(self.sizes.max()) if len(self.sizes) else 0
         indices, values = self.indices[:, :width], self.values[:, :width]
-        order = indices.masked_fill(values == 0, len(problem.atoms)).argsort(dim=1)
-        indices, values = indices.gather(1, order), values.gather(1, order)
         values = (values / problem.norms[indices]).masked_fill(values == 0, 0)
-        sparse = Codes(indices, values, len(problem.atoms))
+        sparse = Codes.packed(indices, values, len(problem.atoms))
         return LassoCodes(sparse, problem.lam, self.kkt, self.objective, self.gap, self.kkt <= tol)
 
 

@@ -13,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from ierf.concepts.layer_concepts import ClassShares, ConceptTree, LayerConcepts, ShiftFrom
+from ierf.concepts.layer_concepts import ClassShares, LayerConcepts, ShiftFrom
+from ierf.concepts.tree import ConceptTree, TreeBy
 from ierf.errors import IerfError
 from ierf.model.following import Values
 from ierf.model.loading.extras import extra, hub
@@ -27,6 +28,13 @@ BEGUN = "begun.json"
 """The manifest's name until all layers are there."""
 LAYERS = "layers"
 PICTURES = "pictures"
+_TREE = ("parents", "sizes", "leaves")
+_TREES: Mapping[TreeBy, str] = {
+    "bisecting": "tree.",
+    "cosine and co-firing": "tree by cosine and co-firing.",
+    "cosine": "tree by cosine.",
+}
+"""What the names of a tree's tensors begin with says what it comes from."""
 _TENSORS = ("atoms", "shift", "frequencies", "strengths", "relevances", "exemplars", "cosines")
 PREFIX = "hf:"
 
@@ -169,7 +177,7 @@ def write_layer(folder: Path, layer: LayerConcepts) -> None:
     tensors: dict[str, Tensor] = {name: getattr(layer, name) for name in _TENSORS}
     tensors |= {f"class_shares.{name}": tensor for name, tensor in layer.class_shares._asdict().items()}
     if layer.tree is not None:
-        tensors |= {f"tree.{name}": tensor for name, tensor in vars(layer.tree).items()}
+        tensors |= _of_tree(layer.tree, _TREES[layer.tree.made_by])
     facts = json.dumps({name: getattr(layer, name) for name in _FACTS})
     content = save({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, {"layer": facts})
     write(layer_path(folder, layer.name), content)
@@ -182,12 +190,12 @@ def read_layer(folder: Path, name: str) -> LayerConcepts:
         if facts.name != name:
             raise FieldError(f"it has the layer {facts.name!r}")
         found = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        tree = ConceptTree(**_under("tree.", found)) if "tree.parents" in found else None
+        trees = [ConceptTree(**parts, made_by=by) for by, start in _TREES.items() if (parts := _under(start, found))]
         layer = LayerConcepts(
             **vars(facts),
             **{key: found[key] for key in _TENSORS},
             class_shares=ClassShares(**_under("class_shares.", found)),
-            tree=tree,
+            tree=trees[0] if trees else None,
         )
         _check(layer)
         return layer
@@ -266,7 +274,7 @@ def _check(layer: LayerConcepts) -> None:
     whole = ["exemplars", "class_shares.starts", "class_shares.classes"]
     if layer.tree is not None:
         nodes = len(layer.tree.parents)
-        tensors |= {f"tree.{name}": tensor for name, tensor in vars(layer.tree).items()}
+        tensors |= _of_tree(layer.tree, "tree.")
         shapes |= {"tree.parents": (nodes,), "tree.sizes": (nodes,), "tree.leaves": (k,)}
         whole += ["tree.parents", "tree.sizes", "tree.leaves"]
     for name, tensor in tensors.items():
@@ -286,8 +294,19 @@ def _check(layer: LayerConcepts) -> None:
         raise FieldError("class_shares.starts does not go from 0 to the end")
     if layer.tree is not None and bool((layer.tree.parents >= torch.arange(nodes)).any()):
         raise FieldError("tree.parents has a node before its parent")
+    if layer.tree is not None:
+        under = layer.tree.parents[1:]
+        parts = under[under >= 0].bincount(minlength=nodes)
+        if bool((under < 0).any() | (parts == 1).any() | (parts > 2).any()):
+            raise FieldError("tree.parents splits a node into other than two")
+        if bool((parts[layer.tree.leaves] > 0).any()):
+            raise FieldError("tree.leaves has a concept at a node that was split")
     if layer.lam < 0 or min(layer.map, default=0) < 1 or not 0 <= layer.encoded <= layer.rows:
         raise FieldError("λ, the size of the map or the number of PFVs is impossible")
+
+
+def _of_tree(tree: ConceptTree, prefix: str) -> dict[str, Tensor]:
+    return {f"{prefix}{name}": getattr(tree, name) for name in _TREE}
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -1,6 +1,7 @@
 """From the PFVs of a stored layer to its concepts (arXiv 2605.00474, Sec. VI-A1)."""
 
 import warnings
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -13,8 +14,9 @@ from ierf.concepts.codes import Codes
 from ierf.concepts.extractor import Extractor, shift_vector
 from ierf.concepts.extractors import make_extractor
 from ierf.concepts.kmeans import BisectingSphericalKMeans
-from ierf.concepts.layer_concepts import ClassShares, ConceptTree, LayerConcepts, ShiftFrom, relevance_shares
+from ierf.concepts.layer_concepts import ClassShares, LayerConcepts, ShiftFrom, relevance_shares
 from ierf.concepts.sparse_coding import choose_lam, lasso
+from ierf.concepts.tree import MOST, ConceptTree, Firings, cluster
 from ierf.errors import IerfError
 from ierf.progress import StepCounter
 from ierf.store import StoredLayer
@@ -36,7 +38,6 @@ _FOR_LAMBDA = 512
 """PFVs that λ is chosen with."""
 _AT_ONCE = 512
 """PFVs that are coded at once."""
-"""Called with a layer and what is done with it now."""
 
 
 class Occurrence:
@@ -112,12 +113,13 @@ def fit_layer(
     rows = sampled(len(x), settings.encoded, settings.seed)
     lam = choose_lam(x[rows[:_FOR_LAMBDA]].float() - used, atoms, settings.l0_ratio, settings.positive)
     progress.begin(f"{stored.name}: coding PFVs")
-    seen = Occurrence(len(atoms))
+    seen, firings = Occurrence(len(atoms)), Firings(len(rows))
     for some in np.split(np.sort(rows), range(_AT_ONCE, len(rows), _AT_ONCE)):
         shifted = x[some].float() - used
         codes = lasso(shifted, atoms, lam, settings.positive).sparse
         classes = torch.from_numpy(predictions[stored.images[some]])
         seen.add(shifted, codes, atoms, stored.relevances.torch(some), classes)
+        firings.add(codes)
     known = seen.summary()
     _warn_of_silence(stored.name, len(atoms), (1 - known["l0_ratio"]) * len(atoms))
     progress.begin(f"{stored.name}: looking for exemplars")
@@ -137,7 +139,7 @@ def fit_layer(
         encoded=len(rows),
         exemplars=nearest.rows,
         cosines=nearest.cosines,
-        tree=_tree(found),
+        tree=_tree(found, atoms, firings),
         **known,
     )
 
@@ -185,7 +187,9 @@ def sampled(count: int, most: int | None, seed: int) -> Int[np.ndarray, " R"]:
     return np.random.default_rng(seed).permutation(count)[:most]
 
 
-def _tree(found: Extractor) -> ConceptTree | None:
-    if not isinstance(found, BisectingSphericalKMeans):
-        return None
-    return ConceptTree(found.parents_, found.sizes_, found.leaves_)
+def _tree(found: Extractor, atoms: Float[Tensor, "K C"], firings: Firings) -> ConceptTree | None:
+    """The extractor's own, or one by clustering; None without scipy, or for more concepts than are clustered."""
+    if isinstance(found, BisectingSphericalKMeans):
+        return ConceptTree(found.parents_, found.sizes_, found.leaves_, "bisecting")
+    possible = len(atoms) <= MOST and find_spec("scipy") is not None
+    return cluster(atoms, firings) if possible else None

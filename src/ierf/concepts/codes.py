@@ -29,6 +29,14 @@ class Codes:
         values = dense.gather(-1, indices)
         return cls(indices.masked_fill(values == 0, 0), values, dense.shape[-1])
 
+    @classmethod
+    def packed(cls, indices: Int[Tensor, "N A"], values: Float[Tensor, "N A"], n_concepts: int) -> "Codes":
+        """Coefficients that stand beside each other in any order, some of them zero."""
+        width = int((values != 0).sum(1).max()) if values.numel() else 0
+        order = indices.masked_fill(values == 0, n_concepts).argsort(dim=1)[:, :width]
+        values = values.gather(1, order)
+        return cls(indices.gather(1, order).masked_fill(values == 0, 0), values, n_concepts)
+
     @property
     def shape(self) -> torch.Size:
         """Of the dense codes."""

@@ -1,7 +1,9 @@
 """The concepts of one layer (Sec. VI-A1): vectors, what is known of each, and how alike two sets of them are."""
 
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -10,41 +12,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from ierf.concepts.codes import Codes
+from ierf.concepts.codes import Codes, LassoCodes
+from ierf.concepts.relaxed_lasso import refit as least_squares
 from ierf.concepts.sparse_coding import lasso
+from ierf.concepts.tree import ConceptTree, cluster
 from ierf.errors import IerfError
 from ierf.model.following import Values
 from ierf.model.loading.extras import extra
 
 ShiftFrom = Literal["batch-norm", "zero", "mean", "extractor"]
 """Where a shift comes from: μ_BN; nothing to subtract; the mean PFV of the store; the extractor's own."""
-
-
-@dataclass(frozen=True, eq=False)
-class ConceptTree:
-    """Clusters split in two again and again, `M` of them; the concepts are the leaves."""
-
-    parents: Int[Tensor, " M"]
-    """The node that each node was split from; −1 for the root."""
-    sizes: Int[Tensor, " M"]
-    """PFVs in each node."""
-    leaves: Int[Tensor, " K"]
-    """The node of each concept."""
-
-    def siblings(self, concept: int) -> list[int]:
-        """The concepts that came out of the other half when the concept's cluster was split off; [] for the root."""
-        node = int(self.leaves[concept])
-        parent = int(self.parents[node])
-        others = [leaf for leaf in range(len(self.leaves)) if leaf != concept] if parent >= 0 else []
-        return [leaf for leaf in others if parent in self._ancestors(leaf)]
-
-    def _ancestors(self, concept: int) -> list[int]:
-        """The nodes above a concept's own, the nearest first."""
-        found, node = [], int(self.parents[self.leaves[concept]])
-        while node >= 0:
-            found.append(node)
-            node = int(self.parents[node])
-        return found
 
 
 class ClassShares(NamedTuple):
@@ -102,7 +79,11 @@ class LayerConcepts:
     """Theirs."""
     class_shares: ClassShares
     tree: ConceptTree | None
-    """Of the clusters; None for extractors without one."""
+    """Of the clusters that were split, or of concepts clustered by cosine and co-firing; its `made_by` says which.
+
+    None in banks of other extractors than bisecting k-means that were fitted before there were such, without scipy, or
+    with more concepts than are clustered; see `hierarchy`.
+    """
 
     def __repr__(self) -> str:
         return f"LayerConcepts({self.name!r}, {len(self)} concepts of {self.atoms.shape[1]} channels)"
@@ -110,10 +91,20 @@ class LayerConcepts:
     def __len__(self) -> int:
         return len(self.atoms)
 
-    def encode(self, pfvs: Float[Tensor, "*batch C"]) -> Codes:
+    @cached_property
+    def hierarchy(self) -> ConceptTree:
+        """`tree`; where the bank has none, one by the cosine of the atoms alone, see `ierf.concepts.tree`.
+
+        Raises `IerfError` where that cannot be: without scipy, or for more than 16384 concepts.
+        """
+        return cluster(self.atoms) if self.tree is None else self.tree
+
+    def encode(self, pfvs: Float[Tensor, "*batch C"], refit: bool = False) -> Codes:
         """The Lasso codes of PFVs, `argmin_u ½‖x − shift − u V‖² + λ‖u‖₁` (Eq. 12), computed where the PFVs are.
 
-        Raises `IerfError` for another number of channels.
+        With `refit`, least squares on the concepts that the Lasso chose, see `ierf.concepts.refit`; it warns of PFVs
+        whose coefficients would explode, so that they keep the Lasso's. Raises `IerfError` for another number of
+        channels.
         """
         if pfvs.shape[-1] != self.atoms.shape[1]:
             raise IerfError(
@@ -122,9 +113,20 @@ class LayerConcepts:
             )
         shift, atoms = self.shift.to(pfvs.device), self.atoms.to(pfvs.device)
         shifted = pfvs.detach().reshape(-1, pfvs.shape[-1]).to(atoms) - shift
-        codes = lasso(shifted, atoms, self.lam, self.positive).sparse
+        chosen = lasso(shifted, atoms, self.lam, self.positive)
+        codes = self._refitted(shifted, chosen) if refit else chosen.sparse
         shape = *pfvs.shape[:-1], codes.values.shape[-1]
         return Codes(codes.indices.view(shape), codes.values.view(shape), len(self))
+
+    def _refitted(self, shifted: Float[Tensor, "N C"], chosen: LassoCodes) -> Codes:
+        found = least_squares(shifted, self.atoms, chosen, self.positive)
+        if count := int(found.kept.sum()):
+            warnings.warn(
+                f"{self.name}: the refitted coefficients of {count} of {len(shifted)} PFVs explode, as concepts nearly "
+                "coincide; these keep the Lasso's",
+                stacklevel=3,
+            )
+        return found.sparse
 
     def reconstruct(self, codes: Codes) -> Float[Tensor, "*batch C"]:
         """`x̂ = u V + shift`."""
