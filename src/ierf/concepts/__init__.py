@@ -2,7 +2,7 @@
 
 from ierf.concepts.bank import ConceptBank
 from ierf.concepts.bank_fitting import L0_RATIO, PER_CHANNEL, concept_count, usual_shift
-from ierf.concepts.bank_pictures import webp
+from ierf.concepts.bank_pictures import crops, webp
 from ierf.concepts.codes import Codes, LassoCodes
 from ierf.concepts.extractor import Extractor, Shift, shift_vector
 from ierf.concepts.extractors import EXTRACTORS, make_extractor
@@ -35,6 +35,7 @@ __all__ = [
     "Shift",
     "choose_lam",
     "concept_count",
+    "crops",
     "lasso",
     "lasso_path",
     "make_extractor",

@@ -53,6 +53,16 @@ class ConceptTree:
         found: list[int] = np.sort(self._layout.order[start:stop]).tolist()
         return found
 
+    @property
+    def order(self) -> Int[Tensor, " K"]:
+        """The concepts in an order in which those of each node stand beside each other, see `spans`."""
+        return torch.from_numpy(self._layout.order)
+
+    @property
+    def spans(self) -> Int[Tensor, "M 2"]:
+        """Where the concepts of each node begin and end in `order`."""
+        return torch.from_numpy(np.stack([self._layout.starts, self._layout.stops], 1))
+
     def siblings(self, concept: int) -> list[int]:
         """The concepts that came out of the other half when the concept's cluster was split off; [] for the root."""
         parent = int(self.parents[self.leaves[concept]])

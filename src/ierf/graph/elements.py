@@ -76,8 +76,8 @@ class Node:
     """For each class of the graph: `Σ_p AT(u_pq, logit_c)` of a concept (arXiv 2605.00474, VI-A2), `logit_c(X) −
     logit_c(X̂)` of a residual; a class node has its logit at its own place and 0 elsewhere."""
     activation: float
-    """`Σ_p |u_pq|` of a concept, `‖X − X̂‖ / ‖X − shift‖` of a residual, the probability of a class; in a graph of groups
-    `Σ_p ⟨Σ_{k∈g} u_pk v_k, x̃_p⟩ / ‖x̃_p‖`, the part of the PFVs' lengths that the node makes."""
+    """`Σ_p |u_pq|` of a concept, `‖X − X̂‖ / ‖X − shift‖` of a residual, the probability of a class; in a graph of
+    groups `Σ_p ⟨Σ_{k∈g} u_pk v_k, x̃_p⟩ / ‖x̃_p‖`, the part of the PFVs' lengths that the node makes."""
     influence: float = 0.0
     """The share of the classes' scores that passes through it, see `ierf.graph.concept_graph`."""
     shared: bool = False
@@ -169,5 +169,5 @@ class LayerAccount:
     influence_residual: float
     """The share that ends in the layer's residual."""
     score_held: tuple[float, ...] = ()
-    """Of a graph of groups: for each class, what the nodes and the residual add up to, divided by the class's
-    `logit(X) − logit(shift)` at the highest layer: what is left of it after the pairs of layers above."""
+    """Of a graph of groups: for each class, what the slopes of the layer above hand to the nodes and the residual, over
+    `logit(X) − logit(shift)`; importances are scaled to make it 1 where it is within a factor of four."""

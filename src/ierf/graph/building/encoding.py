@@ -173,7 +173,8 @@ def principal_directions(x: Float[Tensor, "P C"], count: int) -> Float[Tensor, "
     _, sizes, directions = torch.linalg.svd(x.double(), full_matrices=False)
     directions = directions[:count][sizes[:count] > 0]
     side = torch.where(directions @ x.double().sum(0) < 0, -1.0, 1.0)
-    return (side[:, None] * directions).to(x)
+    found: Tensor = (side[:, None] * directions).to(x)
+    return found
 
 
 def residual_share(

@@ -6,9 +6,10 @@ All of the lower layer's concepts are attributed at once; then its tree is cut i
 classes, so that a graph costs its pairs of layers, whatever the depth.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Protocol
 
 import torch
 from jaxtyping import Float, Int
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from ierf.graph.building.encoding import EncodedLayer
 from ierf.graph.building.layer_attribution import Attributor, EncodedPhotograph
-from ierf.graph.building.significance import LeafOrder, drawn_values, p_values_of_groups, random_groups
+from ierf.graph.building.significance import drawn_values, p_values_of_groups, random_groups
 from ierf.graph.building.tree_cut import TreeCut, cut_tree, membership
 from ierf.graph.influence.layer_objective import Attribution, LayerObjective
 from ierf.graph.influence.scores import GroupAlignment, Logits, Relay, Score, Together
@@ -27,6 +28,7 @@ OPENS = 0.1
 """A residual that holds more of the flow than this is opened: its own directions become nodes."""
 TESTED = 16
 """Photographs, the first of several, on which edges are tested against random groups."""
+_MOST_SCALED = 4
 FINER = 2
 """The file holds the cut into so many times the budget, to be opened on the page."""
 
@@ -62,13 +64,15 @@ class Groups:
     def parts(self, of_layer: EncodedLayer) -> Float[Tensor, "F P C"]:
         """`Σ_{k∈g} u_pk v_k` of each of the finest nodes."""
         x = of_layer.around
-        return (self._membership(x.active).to(x.codes)[:, None] * x.codes) @ x.atoms
+        found: Tensor = (self._membership(x.active).to(x.codes)[:, None] * x.codes) @ x.atoms
+        return found
 
     def directions(self, of_layer: EncodedLayer) -> Float[Tensor, "F P C"]:
         """`Σ_{k∈g} u_pk v_k / ‖v_k‖`, what a group is as a target."""
         x = of_layer.around
         unit = x.atoms / x.atoms.norm(dim=1, keepdim=True)
-        return (self._membership(x.active).to(x.codes)[:, None] * x.codes) @ unit
+        found: Tensor = (self._membership(x.active).to(x.codes)[:, None] * x.codes) @ unit
+        return found
 
     def summed(self, of_concepts: Float[Tensor, "K T"]) -> Float[Tensor, "F T"]:
         """Sums over the members of the finest nodes."""
@@ -89,15 +93,18 @@ class LayerMeans:
     values: Float[Tensor, "K+E T"]
     """`Σ_p AT(u_pk, S_t)` for the groups of the layer above, then the classes."""
     ends: Float[Tensor, "3 T"]
-    """`S(shift)`, `S(X − U V)` and `S(X)`: without anything, with the residual alone, and the network's own."""
+    """`S(shift)`, `S(X − U V)` and `S(X)`: without anything, with the residual alone, and the network's own; of the
+    classes the logits themselves."""
     lengths: Float[Tensor, " K+E"]
     """`Σ_p ⟨u_pk v_k, x̃_p⟩ / ‖x̃_p‖`, the concept's part of the lengths of the PFVs."""
     prefix_lengths: Float[Tensor, " K+E"]
     """The part of `lengths` at tokens in front of the patches."""
     coefficients: Float[Tensor, " K+E"]
     """`Σ_p u_pk`."""
-    logits: Float[Tensor, " T"]
-    """Of the classes, with X̂ in the place of X."""
+    logits: Float[Tensor, " C"]
+    """With X̂ in the place of X."""
+    held: Float[Tensor, " C"]
+    """What nodes and residual add up to before they are scaled, over `logit(X) − logit(shift)`."""
     used: Float[Tensor, " K+E"]
     """The share of the photographs in which the concept has a coefficient."""
     active: float
@@ -137,12 +144,14 @@ class GroupRow:
     """Where the finest edges act, of a single photograph."""
     scores: Float[Tensor, "2 T'"]
     """`S(shift)` and `S(X)` of the targets above, at all levels."""
-    held: Float[Tensor, " C"]
-    """`S(X) − S(shift)` of the classes' slopes as targets here: what of their logits the layers above passed down."""
 
 
-Source = Sequence[EncodedPhotograph]
-"""The photographs of one graph, each to be looked at again and again."""
+class Source(Protocol):
+    """The photographs of one graph, to be gone through again and again."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[EncodedPhotograph]: ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -194,10 +203,10 @@ class GroupFlow:
                 score = Together([GroupAlignment(upper.directions(b), b.made.shift), Relay(relay, b.made.shift)])
             found, start = self.work.around(here, above, score)
             assert found.slopes is not None
-            relays[i] = found.slopes[-classes:]
+            own, scale = self._means(here, found, start)
+            relays[i] = found.slopes[-classes:] * scale[:, None, None]
             if i < TESTED:
                 kept.append(found.slopes[:-classes] if above is not None else found.slopes)
-            own = self._means(here, found, start)
             if means is None:
                 means = own
             else:
@@ -205,19 +214,31 @@ class GroupFlow:
         assert means is not None
         return means, kept
 
-    def _means(self, here: EncodedLayer, found: Attribution, start: Float[Tensor, " T"]) -> LayerMeans:
+    def _means(
+        self, here: EncodedLayer, found: Attribution, start: Float[Tensor, " T"]
+    ) -> tuple[LayerMeans, Float[Tensor, " C"]]:
+        """Of one photograph, and by how much the classes' slopes were scaled, see `scales`."""
         x, made = here.around, here.made
         centred = here.pfvs - made.shift
         length = centred.norm(dim=1, keepdim=True)
         along = x.codes * ((centred / length.where(length > 0, 1)) @ x.atoms.T)
-        logits = LayerObjective(self.work.section(here.concepts.name, None), Logits(self.work.classes))
-        return LayerMeans(
-            values=x.spread(found.values.T).cpu(),
-            ends=torch.stack([start, found.start, found.end]).cpu(),
+        objective = LayerObjective(self.work.section(here.concepts.name, None), Logits(self.work.classes))
+        points = torch.stack([made.shift.expand_as(here.pfvs), here.pfvs - x.part, here.pfvs, made.full])
+        *logits, with_concepts = objective.values(points)
+        classes = len(self.work.classes)
+        scale = scales(found.values[-classes:].sum(1), logits[2] - logits[1])
+        values, ends = found.values.clone(), torch.stack([start, found.start, found.end])
+        held = (values[-classes:].sum(1) + logits[1] - logits[0]) / (logits[2] - logits[0])
+        values[-classes:] *= scale[:, None]
+        ends[:, -classes:] = torch.stack(logits)
+        means = LayerMeans(
+            values=x.spread(values.T).cpu(),
+            ends=ends.cpu(),
             lengths=x.spread(along.sum(0)).cpu(),
             prefix_lengths=x.spread(along[: here.concepts.prefix_tokens or 0].sum(0)).cpu(),
             coefficients=x.spread(x.codes.sum(0)).cpu(),
-            logits=logits.values(made.full[None])[0].cpu(),
+            logits=with_concepts.cpu(),
+            held=held.cpu(),
             used=x.spread(torch.ones_like(x.codes[0])).cpu(),
             active=float(len(made.active)),
             l0=here.l0,
@@ -225,6 +246,7 @@ class GroupFlow:
             kkt=here.kkt,
             completeness_error=float(found.completeness_error.max()),
         )
+        return means, scale
 
     def _cut(self, layer: str, means: Sequence[LayerMeans]) -> TreeCut | None:
         """One cut for all sources, by what concepts add to the classes of any."""
@@ -234,8 +256,7 @@ class GroupFlow:
         if not len(active):
             return None
         relevance = torch.cat([m.values[:count, -classes:].T for m in means])
-        tree = concepts.tree
-        return cut_tree(tree.parents, tree.leaves, active, relevance, FINER * self.budget)
+        return cut_tree(concepts.hierarchy, active, relevance, FINER * self.budget)
 
     def _row(
         self,
@@ -272,7 +293,6 @@ class GroupFlow:
             effects=self._effects(source, layer, groups),
             maps=self._maps(source, layer, groups, slopes) if self.work.mapped else None,
             scores=means.ends[[0, 2]][:, fine_targets] @ targets.T,
-            held=means.ends[2, at_classes] - means.ends[0, at_classes],
         )
 
     def _p_values(
@@ -289,8 +309,7 @@ class GroupFlow:
             return None
         concepts = self.work.bank.layer(layer)
         members = [groups.cut.members[node] for node in groups.cut.finest]
-        order = LeafOrder.of(concepts.tree.parents, concepts.tree.leaves)
-        random = random_groups(order, groups.cut.finest, members, self.draws, self.seed)
+        random = random_groups(concepts.hierarchy, groups.cut.finest, members, self.draws, self.seed)
         if not all(map(len, random)):
             return None
         atoms = concepts.atoms
@@ -331,6 +350,17 @@ class GroupFlow:
         """`Σ_{k∈g} u_pk ⟨∫ ∂S_t/∂x_p dα, v_k⟩` of the finest nodes."""
         (_, layers) = next(iter(source))
         return torch.einsum("fpc,tpc->ftp", groups.parts(layers[layer]), slopes[0]).cpu()
+
+
+def scales(handed: Float[Tensor, " C"], change: Float[Tensor, " C"]) -> Float[Tensor, " C"]:
+    """By what the concepts' parts of the classes are multiplied so that they sum to `logit(X) − logit(X − U V)`.
+
+    Each layer has its own shift to start from, so that what the slopes of the layer above hand down misses the change
+    of the logits from here. Where it misses it by more than a factor of four, it is left as it is: such a change is
+    the small difference of large parts.
+    """
+    scale = change / handed
+    return torch.where((scale >= 1 / _MOST_SCALED) & (scale <= _MOST_SCALED), scale, 1)
 
 
 def _flow(values: Float[Tensor, "F T"], residual: Float[Tensor, " T"], above: Float[Tensor, " T"]) -> Tensor:

@@ -107,14 +107,14 @@ def _graph(
         layers=work.layers,
         nodes=(*classes, *residuals),
         edges=(),
-        accounts=tuple(_account(layer, rows[layer], rows[layers[0]]) for layer in work.layers),
+        accounts=tuple(_account(layer, rows[layer]) for layer in work.layers),
         settings={
             "nodes": "groups",
             **asdict(settings),
             "method": "ig",
             "extractor": work.bank.plan.extractor,
             "lam": {layer: work.bank.layer(layer).lam for layer in work.layers},
-            "trees": {layer: getattr(work.bank.layer(layer), "tree_from", "bisecting") for layer in work.layers},
+            "trees": {layer: work.bank.layer(layer).hierarchy.made_by for layer in work.layers},
         },
         view=album.photographs.view,
         hierarchy=Hierarchy(tuple(chain.from_iterable(nodes[layer] for layer in layers)), tuple(pairs)),
@@ -214,7 +214,7 @@ def _pair(
     )
 
 
-def _account(layer: str, row: GroupRow, top: GroupRow) -> LayerAccount:
+def _account(layer: str, row: GroupRow) -> LayerAccount:
     """Shares of the flow come when the graph is cut."""
     means, classes = row.means, row.importance.shape[1]
     return LayerAccount(
@@ -229,7 +229,7 @@ def _account(layer: str, row: GroupRow, top: GroupRow) -> LayerAccount:
         score_kept=(1.0,) * classes,
         influence_kept=0.0,
         influence_residual=0.0,
-        score_held=tuple((row.held / top.held).tolist()),
+        score_held=tuple(means.held.tolist()),
     )
 
 

@@ -1,7 +1,7 @@
 """Whether chance would reach an edge: random concepts for a concept, random groups of its size for a group."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
@@ -9,6 +9,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ierf.graph.concept_graph import DRAWS
+
+if TYPE_CHECKING:
+    from ierf.concepts import ConceptTree
 
 
 def random_concepts(atoms: Float[Tensor, "K C"], draws: int = DRAWS, seed: int = 0) -> Float[Tensor, "R C"]:
@@ -36,68 +39,39 @@ def p_values(
     return (1 + reached) / (1 + len(random))
 
 
-@dataclass(frozen=True, eq=False)
-class LeafOrder:
-    """The leaves of a tree in an order in which those below any node stand side by side."""
+def alike(spans: Int[Tensor, "M 2"], node: int) -> Int[Tensor, " N"]:
+    """Nodes of a tree apart from this one with half to twice as many leaves; the nearest in size if there are none.
 
-    concepts: Int[Tensor, " K"]
-    start: Int[Tensor, " M"]
-    size: Int[Tensor, " M"]
-
-    @classmethod
-    def of(cls, parents: Int[Tensor, " M"], leaves: Int[Tensor, " K"]) -> "LeafOrder":
-        children: list[list[int]] = [[] for _ in parents]
-        root = 0
-        for node, parent in enumerate(parents.tolist()):
-            if parent < 0:
-                root = node
-            else:
-                children[parent].append(node)
-        at = dict(zip(leaves.tolist(), range(len(leaves)), strict=True))
-        start, size = torch.zeros(len(parents), dtype=torch.long), torch.zeros(len(parents), dtype=torch.long)
-        order: list[int] = []
-        waiting = [(root, False)]
-        while waiting:
-            node, done = waiting.pop()
-            if done:
-                size[node] = len(order) - start[node]
-                continue
-            start[node] = len(order)
-            if node in at:
-                order.append(at[node])
-            waiting.append((node, True))
-            waiting += [(child, False) for child in reversed(children[node])]
-        return cls(torch.tensor(order), start, size)
-
-    def alike(self, node: int) -> Int[Tensor, " N"]:
-        """Nodes apart from this one with half to twice as many leaves; the nearest in size if there are none."""
-        low, high = self.start[node], self.start[node] + self.size[node]
-        apart = (self.start >= high) | (self.start + self.size <= low)
-        close = apart & (2 * self.size >= self.size[node]) & (self.size <= 2 * self.size[node])
-        if not bool(close.any()):
-            away = (self.size - self.size[node]).abs().masked_fill(~apart, len(self.concepts) + 1)
-            close = apart & (away == away.min())
-        return close.nonzero()[:, 0]
+    spans: `ierf.concepts.ConceptTree.spans`.
+    """
+    start, stop = spans.unbind(1)
+    size = stop - start
+    apart = (start >= stop[node]) | (stop <= start[node])
+    close = apart & (2 * size >= size[node]) & (size <= 2 * size[node])
+    if not bool(close.any()):
+        away = (size - size[node]).abs().masked_fill(~apart, len(spans))
+        close = apart & (away == away.min())
+    return close.nonzero()[:, 0]
 
 
 def random_groups(
-    order: LeafOrder, nodes: Sequence[int], members: Sequence[Sequence[int]], draws: int, seed: int
+    tree: "ConceptTree", nodes: Sequence[int], members: Sequence[Sequence[int]], draws: int, seed: int
 ) -> list[Int[Tensor, "D m"]]:
     """For each group, `draws` times, a concept in the place of each of its members: all from one random subtree.
 
-    The subtree lies apart from the group's own node and is about as large (`LeafOrder.alike`), so that what is drawn
+    The subtree lies apart from the group's own node and is about as large (`alike`), so that what is drawn
     is a group of its kind. Nothing for a group that is the whole tree.
     """
     generator = torch.Generator().manual_seed(seed)
-    found = []
+    found, order, spans = [], tree.order, tree.spans
     for node, own in zip(nodes, members, strict=True):
-        others = order.alike(node)
+        others = alike(spans, node)
         if not len(others):
-            found.append(torch.empty(0, len(own), dtype=torch.long))
+            found.append(order.new_empty(0, len(own)))
             continue
-        chosen = others[torch.randint(len(others), (draws,), generator=generator)]
-        place = torch.rand(draws, len(own), generator=generator) * order.size[chosen][:, None]
-        found.append(order.concepts[order.start[chosen][:, None] + place.long()])
+        start, stop = spans[others[torch.randint(len(others), (draws,), generator=generator)]].unbind(1)
+        place = start[:, None] + torch.rand(draws, len(own), generator=generator) * (stop - start)[:, None]
+        found.append(order[place.long()])
     return found
 
 

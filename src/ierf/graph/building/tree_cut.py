@@ -1,12 +1,16 @@
 """Groups of concepts: nested cuts of the tree over a layer's dictionary, chosen by what they show for the classes."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from heapq import heapify, heappop, heappush
+from heapq import heappop, heappush
+from typing import TYPE_CHECKING
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+
+if TYPE_CHECKING:
+    from ierf.concepts import ConceptTree
 
 
 @dataclass(frozen=True)
@@ -40,13 +44,7 @@ class TreeCut:
         return self.groups(len(self.splits) + 1)
 
 
-def cut_tree(
-    parents: Int[Tensor, " M"],
-    leaves: Int[Tensor, " K"],
-    active: Int[Tensor, " A"],
-    relevance: Float[Tensor, "T K"],
-    most: int,
-) -> TreeCut:
+def cut_tree(tree: "ConceptTree", active: Int[Tensor, " A"], relevance: Float[Tensor, "T K"], most: int) -> TreeCut:
     """Split, again and again, the group that hides most, until there are `most`.
 
     A group g hides `Σ_t (2 Σ_{k∈g} |r_tk| − |Σ_{k∈g} r_tk|)`, what its members hold and what they take from each
@@ -54,27 +52,25 @@ def cut_tree(
     active concept is no group: a node of the tree that has only one other half is that half.
 
     Args:
-        parents, leaves: of the tree, see `ierf.concepts.ConceptTree`.
         active: concepts with a coefficient, at least one.
         relevance: what each concept adds to each class, signed.
     """
     sizes = relevance.abs().sum(1, keepdim=True)
     share = (relevance / sizes.where(sizes > 0, 1))[:, active].double().cpu()
-    tree = _ActiveTree.of(parents.cpu(), leaves.cpu()[active.cpu()], share)
-    root = tree.branching(tree.root)
-    waiting = [(-tree.hidden[root], root)] if tree.halves(root) else []
-    splits = []
-    heapify(waiting)
+    above = _ActiveTree.of(tree, active.cpu(), share)
+    root = above.branching(tree.root)
+    waiting = [(-above.hidden[root], root)] if above.halves[root] else []
+    splits: list[Split] = []
     while waiting and len(splits) + 1 < most:
         _, node = heappop(waiting)
-        first, second = (tree.branching(half) for half in tree.halves(node))
+        first, second = (above.branching(half) for half in above.halves[node])
         splits.append(Split(node, (first, second)))
         for half in (first, second):
-            if tree.halves(half):
-                heappush(waiting, (-tree.hidden[half], half))
-    concepts = active.tolist()
+            if above.halves[half]:
+                heappush(waiting, (-above.hidden[half], half))
+    used = set(active.tolist())
     named = {root, *(half for split in splits for half in split.halves)}
-    members = {node: tuple(sorted(concepts[i] for i in tree.below(node))) for node in named}
+    members = {node: tuple(k for k in tree.members(node) if k in used) for node in named}
     return TreeCut(root, tuple(splits), members)
 
 
@@ -82,59 +78,31 @@ def cut_tree(
 class _ActiveTree:
     """The part of a tree that lies above active leaves."""
 
-    root: int
-    children: dict[int, tuple[int, ...]]
-    leaf: dict[int, list[int]]
-    """Places of active concepts by the tree's leaf."""
+    halves: dict[int, tuple[int, ...]]
+    """Of each node: those of its two halves that hold active concepts; nothing for a leaf."""
     hidden: dict[int, float]
 
     @classmethod
-    def of(cls, parents: Int[Tensor, " M"], leaves: Int[Tensor, " A"], share: Float[Tensor, "T A"]) -> "_ActiveTree":
-        held, signed = (torch.zeros(share.shape[0], len(parents), dtype=share.dtype) for _ in range(2))
-        nodes, places = leaves, torch.arange(len(leaves))
+    def of(cls, tree: "ConceptTree", active: Int[Tensor, " A"], share: Float[Tensor, "T A"]) -> "_ActiveTree":
+        parents, nodes, places = tree.parents.cpu(), tree.leaves.cpu()[active], torch.arange(len(active))
+        held, signed = (torch.zeros(len(share), len(parents), dtype=share.dtype) for _ in range(2))
         used = torch.zeros(len(parents), dtype=torch.bool)
         while len(nodes):
             held.index_add_(1, nodes, share[:, places].abs())
             signed.index_add_(1, nodes, share[:, places])
             used[nodes] = True
-            nodes = parents[nodes]
-            nodes, places = nodes[nodes >= 0], places[nodes >= 0]
-        hidden = (2 * held - signed.abs()).sum(0)
+            inner = parents[nodes] >= 0
+            nodes, places = parents[nodes][inner], places[inner]
         some = used.nonzero()[:, 0].tolist()
-        children: dict[int, list[int]] = {node: [] for node in some}
-        root = -1
-        for node, parent in zip(some, parents[some].tolist(), strict=True):
-            if parent < 0:
-                root = node
-            else:
-                children[parent].append(node)
-        leaf: dict[int, list[int]] = {}
-        for place, node in enumerate(leaves.tolist()):
-            leaf.setdefault(node, []).append(place)
-        return cls(
-            root,
-            {node: tuple(sorted(below)) for node, below in children.items()},
-            leaf,
-            dict(zip(some, hidden[some].tolist(), strict=True)),
-        )
-
-    def halves(self, node: int) -> tuple[int, ...]:
-        """The two halves that hold active concepts; nothing for a leaf."""
-        return self.children[node]
+        hidden = (2 * held - signed.abs()).sum(0)[some].tolist()
+        halves = {node: tuple(half for half in tree.children(node) if used[half]) for node in some}
+        return cls(halves, dict(zip(some, hidden, strict=True)))
 
     def branching(self, node: int) -> int:
         """The nearest node from here down that is a leaf or has two halves."""
-        while len(self.children[node]) == 1:
-            (node,) = self.children[node]
+        while len(self.halves[node]) == 1:
+            (node,) = self.halves[node]
         return node
-
-    def below(self, node: int) -> Iterator[int]:
-        """Places of the active concepts under a node."""
-        waiting = [node]
-        while waiting:
-            here = waiting.pop()
-            yield from self.leaf.get(here, ())
-            waiting += self.children[here]
 
 
 def membership(groups: Sequence[Sequence[int]], concepts: Int[Tensor, " A"]) -> Float[Tensor, "G A"]:

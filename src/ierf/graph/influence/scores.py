@@ -178,7 +178,8 @@ def _secant_of_cosine(
     n, n0, twice = _inverse_length(x), _inverse_length(x0), x + x0
     lengths = (x.norm(dim=-1, keepdim=True) + x0.norm(dim=-1, keepdim=True)).clamp_min(_NOTHING)
     turn = (direction * twice).sum(-1, keepdim=True) / 2 * (n * n0 / lengths)
-    return (n + n0) / 2 * direction - turn * twice
+    slope: Tensor = (n + n0) / 2 * direction - turn * twice
+    return slope
 
 
 def _shifted(y: Tensor, shift: Tensor | None) -> Tensor:
