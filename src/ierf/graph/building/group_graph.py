@@ -26,7 +26,7 @@ from ierf.graph.picture.drawing import jpeg
 if TYPE_CHECKING:
     from ierf.concepts import ConceptBank, LayerConcepts
 
-EXEMPLARS = 6
+EXEMPLARS = 4
 """Pictures of a group."""
 _CLASSES = 6
 _MEMORY = 1 << 30
@@ -208,10 +208,15 @@ def _pair(
     return LayerPair(
         (*(node.id for node in sources), node_id(layer, RESIDUAL)),
         tuple(node.id for node in targets),
-        tuple(map(tuple, values.tolist())),
-        () if row.p_values is None else tuple(map(tuple, row.p_values.tolist())),
+        _table(values),
+        () if row.p_values is None else _table(row.p_values),
         maps,
     )
+
+
+def _table(values: Float[Tensor, "N T"]) -> tuple[tuple[float, ...], ...]:
+    """Numbers with the digits that float32 has."""
+    return tuple(tuple(float(f"{value:.8g}") for value in row) for row in values.tolist())
 
 
 def _account(layer: str, row: GroupRow) -> LayerAccount:
