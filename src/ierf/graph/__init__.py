@@ -16,10 +16,13 @@ from ierf.graph.analysis.compare import (
 from ierf.graph.analysis.diagnosis import Culprit, Diagnosis, diagnose
 from ierf.graph.analysis.interventions import (
     Claim,
+    ClaimTest,
     Curves,
     Intervention,
+    LayerTest,
     Strength,
     area,
+    check_claims,
     claims,
     interlayer_curves,
     intervene,
@@ -31,6 +34,7 @@ from ierf.graph.building.encoding import EncodedLayer, encode, values_of
 from ierf.graph.building.nodes import NodeSelection, select_nodes
 from ierf.graph.concept_graph import ConceptGraph
 from ierf.graph.elements import LOGITS, RESIDUAL, Cells, ConceptFacts, Edge, LayerAccount, Node
+from ierf.graph.hierarchy import Hierarchy, LayerPair
 from ierf.graph.influence.icat import METHODS, Between, Edges, gig, icat
 from ierf.graph.influence.integrated_gradients import integrated_gradients, midpoints
 from ierf.graph.influence.layer_objective import Attribution, LayerObjective, Reconstruction
@@ -51,6 +55,7 @@ __all__ = [
     "Cells",
     "Change",
     "Claim",
+    "ClaimTest",
     "Comparison",
     "ConceptFacts",
     "ConceptGraph",
@@ -61,9 +66,12 @@ __all__ = [
     "Edges",
     "EncodedLayer",
     "Finding",
+    "Hierarchy",
     "Intervention",
     "LayerAccount",
     "LayerObjective",
+    "LayerPair",
+    "LayerTest",
     "Logits",
     "Node",
     "NodeSelection",
@@ -75,6 +83,7 @@ __all__ = [
     "area",
     "attack",
     "caused",
+    "check_claims",
     "check_png",
     "claims",
     "compare",

@@ -26,6 +26,7 @@ from ierf.progress import Progress
 
 if TYPE_CHECKING:
     from ierf.concepts import ConceptBank
+    from ierf.graph.analysis.interventions import ClaimTest
     from ierf.graph.building.encoding import Photographs
     from ierf.model import VisionModel
 
@@ -248,6 +249,15 @@ class ConceptGraph:
     def closed(self, name: str) -> "ConceptGraph":
         """The same graph with a group in the place of all that it holds. Raises `IerfError` where it is not open."""
         return self._showing(self._hierarchy.closed(self._shown(), name))
+
+    def test(self, model: "VisionModel | nn.Module", bank: "ConceptBank", photographs: "Photographs") -> "ClaimTest":
+        """Take every concept or group out of its layer, one at a time: do its claims foretell what the classes lose?
+
+        See `ierf.graph.ClaimTest`; `.rank_correlation` and `.slope` of effects against claims.
+        """
+        from ierf.graph.analysis.interventions import check_claims
+
+        return check_claims(self, model, bank, photographs)
 
     @property
     def _hierarchy(self) -> Hierarchy:

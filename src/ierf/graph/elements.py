@@ -107,6 +107,11 @@ class Node:
     """From this budget on it is shown as its two halves; 0: it has none."""
 
     @property
+    def of_bank(self) -> bool:
+        """Whether it is a concept of the bank or a group of them."""
+        return self.kind in ("concept", "group")
+
+    @property
     def id(self) -> str:
         """The same in all graphs of a bank: "layer3.1/512", "layer3.1/group77", "layer3.1/residual", "logits/7"."""
         return node_id(self.layer, self.index, self.kind)

@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from ierf.errors import IerfError
-from ierf.graph.building.build import build, important_concepts
-from ierf.graph.concept_graph import KEEP, ConceptGraph
+from ierf.graph.building.build import build, build_groups, important_concepts
+from ierf.graph.concept_graph import KEEP, ConceptGraph, NodesName
 from ierf.graph.elements import Edge, Node
 from ierf.graph.picture.page import Finding, save_page
 from ierf.model import VisionModel, as_vision_model, evaluating
@@ -86,15 +86,22 @@ def compare_photographs(
     after: ImageLike,
     classes: Sequence[str | int] | None = None,
     layers: Sequence[str] | None = None,
+    *,
+    nodes: NodesName = "concepts",
     **options: Any,
 ) -> Comparison:
     """The graphs of two photographs on the same concepts, those that matter in either, and what differs.
+
+    nodes: "groups": the same groups of both, chosen by what they show in either; nothing but residuals is left out.
 
     `classes`: None: what the network says of the one and of the other, and if that is the same, its two most probable
     of the first. No edge is pruned. `options` are those of `ConceptGraph.build`.
     """
     vision_model = as_vision_model(model)
     wanted = list(classes) if classes is not None else _said(vision_model, before, after)
+    if nodes == "groups":
+        first, second = build_groups(vision_model, bank, [before, after], wanted, layers, **options)
+        return compare(first, second)
     chosen = [important_concepts(vision_model, bank, photo, wanted, layers) for photo in (before, after)]
     also = {layer: list(dict.fromkeys([*chosen[0][layer], *chosen[1][layer]])) for layer in chosen[0]}
     options = {**options, "also": also, "keep": 1.0}
@@ -140,7 +147,7 @@ def findings(comparison: Comparison) -> list[Finding]:
 
 
 def _concepts(graph: ConceptGraph) -> dict[str, Node]:
-    return {node.id: node for node in graph.nodes if node.kind == "concept" and node.activation > 0}
+    return {node.id: node for node in graph.nodes if node.of_bank and node.activation}
 
 
 def _strength(node: Node) -> float:

@@ -29,13 +29,13 @@ TOGETHER = 0.5
 
 @dataclass(frozen=True)
 class Culprit:
-    """A concept that speaks for the predicted class more than for the true one."""
+    """A concept, or a group of them, that speaks for the predicted class more than for the true one."""
 
     node: Node
     claimed: float
     """By how much it raises the margin, `logit_predicted − logit_true`: the difference of its importances."""
     lost: float
-    """By how much the margin fell when the concept was deleted and the network run on."""
+    """By how much the margin fell when it was deleted and the network run on."""
 
 
 @dataclass(frozen=True)
@@ -134,7 +134,8 @@ def diagnose(
     culprits = []
     for layer in reversed(graph.layers):
         for node in _differing(graph.row(layer), per_layer):
-            change = intervene(vision_model, bank, x, delete=[node.id]).change[0]
+            refit = graph.settings.get("refit", False)
+            change = intervene(vision_model, bank, x, delete=[node.id], refit=refit).change[0]
             culprits.append(Culprit(node, _margin(node), float(change[second.index] - change[first.index])))
     return Diagnosis(
         graph,
@@ -146,7 +147,7 @@ def diagnose(
 
 def overlap(row: Sequence[Node]) -> float:
     """`Σ_q min(a_q, b_q) / Σ_q max(a_q, b_q)` of two classes’ positive importances; 1 if they need the same."""
-    pairs = [[max(0.0, value) for value in node.importance] for node in row if node.kind == "concept"]
+    pairs = [[max(0.0, value) for value in node.importance] for node in row if node.of_bank]
     most = sum(map(max, pairs))
     return sum(map(min, pairs)) / most if most else 0.0
 
@@ -157,5 +158,5 @@ def _margin(node: Node) -> float:
 
 def _differing(row: Sequence[Node], count: int) -> list[Node]:
     """The concepts that raise the margin most."""
-    concepts = [node for node in row if node.kind == "concept" and _margin(node) > 0]
+    concepts = [node for node in row if node.of_bank and _margin(node) > 0]
     return sorted(concepts, key=lambda node: -_margin(node))[:count]

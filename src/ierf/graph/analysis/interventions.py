@@ -14,11 +14,11 @@ from torch import Tensor, nn
 
 from ierf.deprecated import renamed
 from ierf.errors import IerfError
-from ierf.graph.building.encoding import values_of
+from ierf.graph.building.encoding import Photographs, encode, open_photographs, values_of
 from ierf.graph.concept_graph import ConceptGraph
-from ierf.graph.influence.layer_objective import Reconstruction
-from ierf.graph.influence.scores import cosines, projections
-from ierf.model import VisionModel, as_vision_model, evaluating, patched
+from ierf.graph.influence.layer_objective import LayerObjective, Reconstruction
+from ierf.graph.influence.scores import Logits, cosines, projections
+from ierf.model import Section, VisionModel, as_vision_model, evaluating, patched
 from ierf.model.capture import Replacement
 
 if TYPE_CHECKING:
@@ -67,23 +67,29 @@ def intervene(
     x: Float[Tensor, "N 3 H W"],
     delete: str | Sequence[str] = (),
     insert: Mapping[str, float] | None = None,
+    refit: bool = False,
 ) -> Intervention:
     """Run on with concepts changed: `x_p − Σ_q u_pq v_q` for those to `delete`, `x_p + c v_q` for those to `insert`.
 
-    Names are those of a graph's nodes, "layer3.1/512", of one layer or of several; a later layer's codes are those of
-    what the earlier change made of it. What no concept covers stays as it is.
-    Raises `IerfError` for a name that is no concept's.
+    Names are those of a graph's nodes, "layer3.1/512" or "layer3.1/group77", of one layer or of several; a later
+    layer's codes are those of what the earlier change made of it. What no concept covers stays as it is.
+
+    refit: codes of least squares on the concepts that the Lasso chose, as graphs of groups have them.
+
+    Raises `IerfError` for a name that is no concept's, and for a group to insert.
     """
     vision_model, added = as_vision_model(model), dict(insert or {})
     delete = (delete,) if isinstance(delete, str) else tuple(delete)
     names: dict[str, tuple[list[int], dict[int, float]]] = {}
     for name in delete:
-        layer, index = _concept(bank, name)
-        names.setdefault(layer, ([], {}))[0].append(index)
+        layer, members = concepts_of(bank, name)
+        names.setdefault(layer, ([], {}))[0].extend(members)
     for name, coefficient in added.items():
-        layer, index = _concept(bank, name)
-        names.setdefault(layer, ([], {}))[1][index] = coefficient
-    edits = {layer: _edit(bank.layer(layer), *which) for layer, which in names.items()}
+        layer, members = concepts_of(bank, name)
+        if "group" in name.rpartition("/")[2]:
+            raise IerfError(f"{name!r} has no vector of its own to put in; insert its concepts")
+        names.setdefault(layer, ([], {}))[1][members[0]] = coefficient
+    edits = {layer: _edit(bank.layer(layer), *which, refit) for layer, which in names.items()}
     with torch.no_grad(), evaluating(vision_model.net):
         before = vision_model(x)
         after = patched(vision_model, x, edits, values_of(bank)) if edits else before
@@ -111,6 +117,101 @@ def claims(graph: ConceptGraph, intervention: Intervention) -> list[Claim]:
         )
         for c, of_class in enumerate(graph.classes)
     ]
+
+
+@dataclass(frozen=True, eq=False)
+class LayerTest:
+    """What a graph claims of each node of a layer, beside what the network lost without it."""
+
+    nodes: tuple[str, ...]
+    """Ids."""
+    claimed: Float[Tensor, "N C"]
+    """Importances for the classes."""
+    lost: Float[Tensor, "N C"]
+    """`logit(X) − logit(X − Σ_{k∈g} u_k v_k)`, the mean over photographs."""
+
+    @property
+    def rank_correlation(self) -> float:
+        """Spearman's, the mean over classes; NaN for fewer than two nodes."""
+        ranks = _ranks(self.claimed), _ranks(self.lost)
+        a, b = (each - each.mean(0) for each in ranks)
+        return float(((a * b).sum(0) / (a.square().sum(0) * b.square().sum(0)).sqrt()).mean())
+
+    @property
+    def slope(self) -> float:
+        """Of the effect by the claim, through the origin: 1 where the network loses just what was claimed."""
+        return float((self.claimed * self.lost).sum() / self.claimed.square().sum())
+
+
+@dataclass(frozen=True)
+class ClaimTest:
+    """Every node of a graph taken out, one at a time: do the claims foretell what happens?"""
+
+    layers: Mapping[str, LayerTest]
+    """From the pixels on."""
+
+    @property
+    def rank_correlation(self) -> float:
+        """The mean over layers."""
+        return _mean([layer.rank_correlation for layer in self.layers.values()])
+
+    @property
+    def slope(self) -> float:
+        """The mean over layers."""
+        return _mean([layer.slope for layer in self.layers.values()])
+
+    def summary(self) -> list[str]:
+        """A sentence for each layer, from the classes down."""
+        return [
+            f"{name}: taking out each of {len(layer.nodes)} nodes, effects follow claims with a rank correlation of "
+            f"{layer.rank_correlation:.2f} and a slope of {layer.slope:.2f}."
+            for name, layer in reversed(tuple(self.layers.items()))
+        ]
+
+
+def check_claims(
+    graph: ConceptGraph, model: VisionModel | nn.Module, bank: "ConceptBank", photographs: Photographs
+) -> ClaimTest:
+    """Take every concept or group of a graph out of its layer, one at a time, and run the network on.
+
+    What no concept covers stays as it is. Own directions, which no bank has, are left out.
+    """
+    vision_model = as_vision_model(model)
+    source = open_photographs(vision_model, photographs)
+    rows = {layer: [node for node in graph.row(layer) if node.of_bank] for layer in graph.layers}
+    members = {layer: [concepts_of(bank, node.id)[1] for node in row] for layer, row in rows.items()}
+    score = Logits([node.index for node in graph.classes])
+    lost = {layer: torch.zeros(len(row), len(graph.classes)) for layer, row in rows.items()}
+    refit = bool(graph.settings.get("refit", False))
+    with torch.no_grad(), evaluating(vision_model.net):
+        sections = {
+            layer: Section.of(vision_model, source.x(0), layer, None, values_of(bank)) for layer in graph.layers
+        }
+        for i in range(len(source)):
+            for layer, here in encode(vision_model, bank, source.x(i), graph.layers, refit).items():
+                without = here.pfvs - here.parts(members[layer])
+                logits = LayerObjective(sections[layer], score).values(torch.cat([here.pfvs[None], without])).cpu()
+                lost[layer] += (logits[0] - logits[1:]) / len(source)
+    return ClaimTest(
+        {
+            layer: LayerTest(
+                tuple(node.id for node in row), torch.tensor([node.importance for node in row]), lost[layer]
+            )
+            for layer, row in rows.items()
+            if row
+        }
+    )
+
+
+def _ranks(values: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
+    """From 0; equal values share the mean of theirs."""
+    below, same = values[:, None] > values[None], values[:, None] == values[None]
+    return below.double().sum(1) + (same.double().sum(1) - 1) / 2
+
+
+def _mean(values: Sequence[float]) -> float:
+    known = [value for value in values if value == value]
+    return sum(known) / len(known) if known else float("nan")
 
 
 @dataclass(frozen=True, eq=False)
@@ -186,21 +287,30 @@ def _strengths(x: Reconstruction, strength: Strength, shown: Tensor, batch: int)
     return torch.cat(found).view(n_targets, n_points)
 
 
-def _concept(bank: "ConceptBank", name: str) -> tuple[str, int]:
+def concepts_of(bank: "ConceptBank", name: str) -> tuple[str, list[int]]:
+    """The layer of a node and the concepts that it stands for. Raises `IerfError` for a name that is no concept's."""
     layer, _, index = name.rpartition("/")
-    if not layer or not index.isdecimal():
-        raise IerfError(f"a concept is named by its layer and number, as in layer3.1/512, not {name!r}")
-    return layer, bank.layer(layer).concept(int(index))
+    group = index.startswith("group")
+    number = index.removeprefix("group")
+    if index.startswith("own"):
+        raise IerfError(
+            f"{name!r} is a direction of one photograph's residual, which no bank has; its node says what "
+            "the classes lose without it"
+        )
+    if not layer or not number.isdecimal():
+        raise IerfError(f"a node is named by its layer and number, as layer3.1/512 or layer3.1/group77, not {name!r}")
+    concepts = bank.layer(layer)
+    return layer, concepts.hierarchy.members(int(number)) if group else [concepts.concept(int(number))]
 
 
-def _edit(concepts: "LayerConcepts", without: Sequence[int], added: Mapping[int, float]) -> Replacement:
+def _edit(concepts: "LayerConcepts", without: Sequence[int], added: Mapping[int, float], refit: bool) -> Replacement:
     """The change of a layer's PFVs."""
 
     def edit(pfvs: Float[Tensor, "N P C"]) -> Float[Tensor, "N P C"]:
         atoms = concepts.atoms.to(pfvs)
         changed = pfvs
         if without:
-            codes = concepts.encode(pfvs)
+            codes = concepts.encode(pfvs, refit)
             gone = torch.isin(codes.indices, torch.tensor(without, device=codes.indices.device))
             lost = (codes.values * gone)[..., None] * atoms[codes.indices]
             changed = changed - lost.sum(-2).to(pfvs)

@@ -63,8 +63,21 @@ def build(
     if nodes not in get_args(NodesName):
         raise UnknownNameError("kind of nodes", nodes, get_args(NodesName))
     if nodes == "groups":
-        settings = GroupSettings(budget, refit, steps, most_steps, draws, seed)
-        (graph,) = build_groups(model, bank, [photographs], classes, layers, settings, pictures, progress)
+        (graph,) = build_groups(
+            model,
+            bank,
+            [photographs],
+            classes,
+            layers,
+            budget=budget,
+            refit=refit,
+            steps=steps,
+            most_steps=most_steps,
+            draws=draws,
+            seed=seed,
+            pictures=pictures,
+            progress=progress,
+        )
         return graph if keep is None else graph.pruned(keep)
     keep = KEEP if keep is None else keep
     vision_model = as_vision_model(model)
@@ -137,13 +150,20 @@ def build_groups(
     photographs: Sequence[Photographs],
     classes: Sequence[str | int] | None,
     layers: Sequence[str] | None,
-    settings: GroupSettings,
+    *,
+    budget: int = BUDGET,
+    refit: bool = True,
+    steps: int = STEPS,
+    most_steps: int = MOST_STEPS,
+    draws: int = DRAWS,
+    seed: int = 0,
     pictures: bool = True,
     progress: Progress | None = None,
 ) -> list[ConceptGraph]:
     """A graph of groups of each of `photographs`, a photograph or many, all with the same groups."""
-    if settings.budget < 1:
-        raise IerfError(f"a row has at least one group, not {settings.budget}")
+    if budget < 1:
+        raise IerfError(f"a row has at least one group, not {budget}")
+    settings = GroupSettings(budget, refit, steps, most_steps, draws, seed)
     vision_model = as_vision_model(model)
     names = tuple(layers or bank.layers)
     if not set(bank.layers) <= set(vision_model.layers):

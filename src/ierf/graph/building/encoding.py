@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ierf.concepts import lasso, refit
 from ierf.errors import IerfError
+from ierf.graph.building.tree_cut import membership
 from ierf.graph.influence.layer_objective import Reconstruction
 from ierf.graph.picture.drawing import png
 from ierf.model import VisionModel, capture
@@ -124,6 +125,12 @@ class EncodedLayer:
         """The coefficients of some concepts at all positions; 0 for those that are not active."""
         places = self.made.active[:, None] == concepts.to(self.made.active.device)
         return self.made.codes @ places.to(self.made.codes)
+
+    def parts(self, groups: Sequence[Sequence[int]]) -> Float[Tensor, "G P C"]:
+        """`Σ_{k∈g} u_pk v_k` of groups of concepts."""
+        table = membership(groups, self.made.active).to(self.made.codes)
+        found: Tensor = (table[:, None] * self.made.codes) @ self.made.atoms
+        return found
 
     def on_map(self, values: Float[Tensor, " P"]) -> Float[Tensor, "h w"]:
         """Numbers of all positions as rows and columns, without prefix tokens; one row where rows are unknown."""
