@@ -108,8 +108,8 @@ class ConceptGraph:
         **Groups** hold all concepts of a layer, so that nothing but the residual is left out: a cut of the dictionary's
         tree into `budget` subtrees, chosen by what they show for the classes. Attributions of coefficients add up, so
         `AT(g) = Σ_{k∈g} Σ_p AT(u_pk)`, and as a target a group is `S(g) = Σ_i ⟨X̃_i / ‖X̃_i‖, Σ_{t∈g} u_it v_t / ‖v_t‖⟩`.
-        What is scaled from 0 to 1 is the concepts' part of X while the residual stays, so that a claim is about the
-        network's own logits; a class's logit is handed down from layer to layer as its slopes. Codes are refitted
+        What is scaled from 0 to 1 is X without its shift, concepts and residual, so that the way ends at the network's
+        own scores; a class's logit is handed down from layer to layer as its slopes. Codes are refitted
         (`ierf.concepts.refit`). The graph opens and closes (`opened`, `closed`, `cut`) down to twice the budget. Of a
         single photograph, a residual that holds a tenth of the flow opens into its own principal directions.
 

@@ -85,20 +85,25 @@ class EncodedLayer:
     kkt: float
     """The largest KKT residual of a code, relative to λ."""
     own: Float[Tensor, "E C"]
-    """Directions of the residual, concepts of this photograph alone: numbers K, K + 1, … behind the dictionary's."""
+    """Principal directions of the residual, concepts of this photograph alone."""
 
     @cached_property
-    def around(self) -> Reconstruction:
-        """The way from X without its concepts to X: what no concept covers stays as it is.
+    def whole(self) -> Reconstruction:
+        """X itself, `shift + U V + (X − X̂)`: the residual is scaled with the concepts, so that the way ends at X.
 
-        `X(α) = (X − U V) + α U V`, the own directions among V, so that the way ends at X itself.
+        Behind the dictionary's concepts stand the own directions, `K` to `K + E − 1`, and the rest, `K + E`.
         """
         made, residual = self.made, self.pfvs - self.made.full
-        codes = torch.cat([made.codes, residual @ self.own.T], 1)
-        atoms = torch.cat([made.atoms, self.own])
-        numbers = torch.arange(made.n_concepts, made.n_concepts + len(self.own), device=made.active.device)
+        along = residual @ self.own.T
+        codes, atoms = _factors(residual - along @ self.own)
+        first = made.n_concepts + len(self.own)
+        numbers = [torch.arange(made.n_concepts, first), torch.full((len(atoms),), first)]
         return Reconstruction(
-            torch.cat([made.active, numbers]), codes, atoms, self.pfvs - codes @ atoms, made.n_concepts + len(self.own)
+            torch.cat([made.active, *(number.to(made.active.device) for number in numbers)]),
+            torch.cat([made.codes, along, codes], 1),
+            torch.cat([made.atoms, self.own, atoms]),
+            made.shift,
+            first + 1,
         )
 
     @property
@@ -171,6 +176,14 @@ def _coded(concepts: "LayerConcepts", pfvs: Float[Tensor, "P C"], refitted: bool
     made = Reconstruction.of(codes, atoms, shift)
     directions = principal_directions(pfvs - made.full, own)
     return EncodedLayer(concepts, pfvs, made, float(found.l0.mean()), float(found.kkt.max()), directions)
+
+
+def _factors(x: Float[Tensor, "P C"]) -> tuple[Float[Tensor, "P R"], Float[Tensor, "R C"]]:
+    """x as a product of two matrices: of its rows or of its channels, whichever are fewer."""
+    rows, channels = x.shape
+    if rows <= channels:
+        return torch.eye(rows, dtype=x.dtype, device=x.device), x
+    return x, torch.eye(channels, dtype=x.dtype, device=x.device)
 
 
 def principal_directions(x: Float[Tensor, "P C"], count: int) -> Float[Tensor, "E C"]:

@@ -63,13 +63,13 @@ class Groups:
 
     def parts(self, of_layer: EncodedLayer) -> Float[Tensor, "F P C"]:
         """`Σ_{k∈g} u_pk v_k` of each of the finest nodes."""
-        x = of_layer.around
+        x = of_layer.whole
         found: Tensor = (self._membership(x.active).to(x.codes)[:, None] * x.codes) @ x.atoms
         return found
 
     def directions(self, of_layer: EncodedLayer) -> Float[Tensor, "F P C"]:
         """`Σ_{k∈g} u_pk v_k / ‖v_k‖`, what a group is as a target."""
-        x = of_layer.around
+        x = of_layer.whole
         unit = x.atoms / x.atoms.norm(dim=1, keepdim=True)
         found: Tensor = (self._membership(x.active).to(x.codes)[:, None] * x.codes) @ unit
         return found
@@ -87,25 +87,25 @@ class Groups:
 class LayerMeans:
     """One layer, and what its concepts add to the targets above; means over photographs, where not said otherwise.
 
-    Concepts are those of the dictionary and, of a single photograph, the own directions of the residual behind them.
+    Concepts are those of the dictionary; behind them stand, of a single photograph, own directions of the residual, and
+    the rest of the residual (`EncodedLayer.whole`).
     """
 
-    values: Float[Tensor, "K+E T"]
+    values: Float[Tensor, "K+E+1 T"]
     """`Σ_p AT(u_pk, S_t)` for the groups of the layer above, then the classes."""
-    ends: Float[Tensor, "3 T"]
-    """`S(shift)`, `S(X − U V)` and `S(X)`: without anything, with the residual alone, and the network's own; of the
-    classes the logits themselves."""
-    lengths: Float[Tensor, " K+E"]
+    ends: Float[Tensor, "2 T"]
+    """`S(shift)` and `S(X)`; of the classes the logits themselves."""
+    lengths: Float[Tensor, " K+E+1"]
     """`Σ_p ⟨u_pk v_k, x̃_p⟩ / ‖x̃_p‖`, the concept's part of the lengths of the PFVs."""
-    prefix_lengths: Float[Tensor, " K+E"]
+    prefix_lengths: Float[Tensor, " K+E+1"]
     """The part of `lengths` at tokens in front of the patches."""
-    coefficients: Float[Tensor, " K+E"]
+    coefficients: Float[Tensor, " K+E+1"]
     """`Σ_p u_pk`."""
     logits: Float[Tensor, " C"]
     """With X̂ in the place of X."""
     held: Float[Tensor, " C"]
-    """What nodes and residual add up to before they are scaled, over `logit(X) − logit(shift)`."""
-    used: Float[Tensor, " K+E"]
+    """What concepts and residual add up to before they are scaled, over `logit(X) − logit(shift)`."""
+    used: Float[Tensor, " K+E+1"]
     """The share of the photographs in which the concept has a coefficient."""
     active: float
     l0: float
@@ -134,7 +134,7 @@ class GroupRow:
     values: Float[Tensor, "N T'"]
     """From the nodes of all levels to those of the layer above at all levels; the classes of the top layer."""
     residual: Float[Tensor, " T'"]
-    """`S(X − U V) − S(shift)` of these targets, and what own directions add that are no nodes."""
+    """What the residual adds to these targets, own directions that are no nodes among it."""
     importance: Float[Tensor, "N+1 C"]
     """Of the nodes and of the residual, for the classes."""
     p_values: Float[Tensor, "N T'"] | None
@@ -201,9 +201,9 @@ class GroupFlow:
                 b, relay = layers[above], relays[i]
                 assert relay is not None
                 score = Together([GroupAlignment(upper.directions(b), b.made.shift), Relay(relay, b.made.shift)])
-            found, start = self.work.around(here, above, score)
+            found = self.work.of_whole(here, above, score)
             assert found.slopes is not None
-            own, scale = self._means(here, found, start)
+            own, scale = self._means(here, found)
             relays[i] = found.slopes[-classes:] * scale[:, None, None]
             if i < TESTED:
                 kept.append(found.slopes[:-classes] if above is not None else found.slopes)
@@ -214,21 +214,19 @@ class GroupFlow:
         assert means is not None
         return means, kept
 
-    def _means(
-        self, here: EncodedLayer, found: Attribution, start: Float[Tensor, " T"]
-    ) -> tuple[LayerMeans, Float[Tensor, " C"]]:
+    def _means(self, here: EncodedLayer, found: Attribution) -> tuple[LayerMeans, Float[Tensor, " C"]]:
         """Of one photograph, and by how much the classes' slopes were scaled, see `scales`."""
-        x, made = here.around, here.made
+        x, made = here.whole, here.made
         centred = here.pfvs - made.shift
         length = centred.norm(dim=1, keepdim=True)
         along = x.codes * ((centred / length.where(length > 0, 1)) @ x.atoms.T)
         objective = LayerObjective(self.work.section(here.concepts.name, None), Logits(self.work.classes))
-        points = torch.stack([made.shift.expand_as(here.pfvs), here.pfvs - x.part, here.pfvs, made.full])
+        points = torch.stack([made.shift.expand_as(here.pfvs), here.pfvs, made.full])
         *logits, with_concepts = objective.values(points)
         classes = len(self.work.classes)
-        scale = scales(found.values[-classes:].sum(1), logits[2] - logits[1])
-        values, ends = found.values.clone(), torch.stack([start, found.start, found.end])
-        held = (values[-classes:].sum(1) + logits[1] - logits[0]) / (logits[2] - logits[0])
+        handed, change = found.values[-classes:].sum(1), logits[1] - logits[0]
+        scale = scales(handed, change)
+        values, ends = found.values.clone(), torch.stack([found.start, found.end])
         values[-classes:] *= scale[:, None]
         ends[:, -classes:] = torch.stack(logits)
         means = LayerMeans(
@@ -238,7 +236,7 @@ class GroupFlow:
             prefix_lengths=x.spread(along[: here.concepts.prefix_tokens or 0].sum(0)).cpu(),
             coefficients=x.spread(x.codes.sum(0)).cpu(),
             logits=with_concepts.cpu(),
-            held=held.cpu(),
+            held=(handed / change).cpu(),
             used=x.spread(torch.ones_like(x.codes[0])).cpu(),
             active=float(len(made.active)),
             l0=here.l0,
@@ -269,16 +267,15 @@ class GroupFlow:
     ) -> GroupRow:
         count, classes = len(self.work.bank.layer(layer)), len(self.work.classes)
         upper = None if above is None else above.groups
-        own = means.values[count:]
+        own, rest = means.values[count:-1], means.values[-1]
         targets = torch.eye(classes) if upper is None else upper.table
         fine_targets = slice(0, len(means.ends[0]) - (0 if upper is None else classes))
-        alone = means.ends[1] - means.ends[0]
         closed = Groups(cut, count, 0)
         opened = Groups(cut, count, len(own))
         above_flow = torch.full((classes,), 1 / classes) if above is None else above.flow
-        folded = alone + own.sum(0)
+        folded = rest + own.sum(0)
         opens = _flow(closed.summed(means.values)[:, fine_targets], folded[fine_targets], above_flow)[-1] > OPENS
-        groups, residual = (opened, alone) if opens else (closed, folded)
+        groups, residual = (opened, rest) if opens else (closed, folded)
         fine = groups.summed(means.values)
         flow = _flow(fine[:, fine_targets], residual[fine_targets], above_flow)
         at_classes = slice(len(means.ends[0]) - classes, None)
@@ -292,7 +289,7 @@ class GroupFlow:
             p_values=self._p_values(source, layer, groups, fine[:, fine_targets], slopes, targets),
             effects=self._effects(source, layer, groups),
             maps=self._maps(source, layer, groups, slopes) if self.work.mapped else None,
-            scores=means.ends[[0, 2]][:, fine_targets] @ targets.T,
+            scores=means.ends[:, fine_targets] @ targets.T,
         )
 
     def _p_values(
@@ -316,7 +313,7 @@ class GroupFlow:
         drawn = torch.zeros(self.draws, len(groups.finest), fine.shape[1])
         values = torch.zeros(len(groups.finest), fine.shape[1])
         for (_, layers), of_photo in zip(source, slopes, strict=False):
-            x = layers[layer].around
+            x = layers[layer].whole
             place = {concept: i for i, concept in enumerate(x.active.tolist())}
             sensitivity = torch.einsum("pa,tpc->atc", x.codes, of_photo)
             values += groups.summed(x.spread((sensitivity * x.atoms[:, None]).sum(-1)).cpu()) / len(slopes)
@@ -353,7 +350,7 @@ class GroupFlow:
 
 
 def scales(handed: Float[Tensor, " C"], change: Float[Tensor, " C"]) -> Float[Tensor, " C"]:
-    """By what the concepts' parts of the classes are multiplied so that they sum to `logit(X) − logit(X − U V)`.
+    """By what the parts of the classes are multiplied so that they sum to `logit(X) − logit(shift)`.
 
     Each layer has its own shift to start from, so that what the slopes of the layer above hand down misses the change
     of the logits from here. Where it misses it by more than a factor of four, it is left as it is: such a change is

@@ -135,7 +135,7 @@ def _class_nodes(work: Attributor, album: Album, rows: dict[str, GroupRow]) -> l
             work.model.label(c),
             tuple(float(mean[c]) if other == c else 0.0 for other in work.classes),
             float(chances[c]),
-            score=(float(ends[0, i]), float(ends[2, i])),
+            score=(float(ends[0, i]), float(ends[1, i])),
         )
         for i, c in enumerate(work.classes)
     ]

@@ -80,14 +80,13 @@ class Attributor:
         score = Alignment(target.concepts.atoms.to(target.pfvs)[some], target.columns(some), target.made.shift)
         return self._attributed(source, target.concepts.name, score)
 
-    def around(self, source: EncodedLayer, target: str | None, score: Score) -> tuple[Attribution, Float[Tensor, " T"]]:
-        """Attributions on the way from X without its concepts to X, and `S(shift)` (see `EncodedLayer.around`)."""
+    def of_whole(self, source: EncodedLayer, target: str | None, score: Score) -> Attribution:
+        """What concepts and residual of a layer add to the network's own scores, see `EncodedLayer.whole`."""
         objective = LayerObjective(self.section(source.concepts.name, target), score)
         try:
-            found = integrated_gradients(source.around, objective, steps=self.steps, most_steps=self.most_steps)
+            return integrated_gradients(source.whole, objective, steps=self.steps, most_steps=self.most_steps)
         except ScaleInvarianceError:
             raise _without_bias(source.concepts.name, target) from None
-        return found, objective.values(source.made.shift.expand_as(source.pfvs)[None])[0]
 
     def _attributed(self, source: EncodedLayer, target: str | None, score: Score) -> LayerAttribution:
         objective = LayerObjective(self.section(source.concepts.name, target), score)

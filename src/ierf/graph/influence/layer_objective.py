@@ -28,8 +28,7 @@ class Reconstruction:
     """Which concepts of the dictionary have a coefficient anywhere, ascending."""
     codes: Float[Tensor, "P A"]
     atoms: Float[Tensor, "A C"]
-    shift: Float[Tensor, "#P C"] | Float[Tensor, " C"]
-    """One for all positions, or one for each."""
+    shift: Float[Tensor, " C"]
     n_concepts: int
     """Of the dictionary, `K`."""
 
@@ -73,8 +72,8 @@ class Reconstruction:
         return (slopes @ self.atoms.T) * self.codes
 
     def spread(self, of_active: Float[Tensor, "A ..."]) -> Float[Tensor, "K ..."]:
-        """Values of the active concepts among those of the dictionary; 0 for the others."""
-        return of_active.new_zeros(self.n_concepts, *of_active.shape[1:]).index_copy(0, self.active, of_active)
+        """Values of the active concepts among those of the dictionary; 0 for others, sums where one occurs twice."""
+        return of_active.new_zeros(self.n_concepts, *of_active.shape[1:]).index_add(0, self.active, of_active)
 
 
 @renamed(at_once="batch")
