@@ -81,7 +81,7 @@ def attnlrp(
     Args:
         conv_gamma, linear_gamma: how much more counts what agrees with the sign of an output, in convolutions and
             linear layers; 0 is the ε-rule, which patch embeddings have by default. None: 0.25 in convolutions behind
-            another layer, those of a stem. (The authors use 0.25 and 0.05.) See `ierf.rules.attnlrp.gamma`.
+            another layer, those of a stem. (The authors use 0.25 and 0.05.) See `ierf.rules.attnlrp`.
         unknown: an operation without a rule raises, or passes relevance by its plain "gradient".
         encoder: the layer to take as the encoder output, for resolution "low" and "high"; None finds it.
     """

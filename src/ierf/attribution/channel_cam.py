@@ -15,7 +15,7 @@ from ierf.deprecated import renamed
 from ierf.errors import IerfError
 from ierf.model import VisionModel
 from ierf.rules import Backward, record
-from ierf.rules.mode import Call
+from ierf.rules.call import Call
 
 
 @renamed(at_once="batch")

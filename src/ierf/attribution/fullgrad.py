@@ -19,7 +19,7 @@ from ierf.errors import IerfError, UnknownNameError, UnsupportedOperationError
 from ierf.model import VisionModel, as_vision_model
 from ierf.operations import CONVOLUTIONS, JOINING, LINEAR, SELECTING, map_tensors
 from ierf.rules import Backward, record
-from ierf.rules.mode import Call
+from ierf.rules.call import Call
 
 Psi = Literal["rescaled", "signed"]
 

@@ -13,7 +13,7 @@ from ierf.attribution.targets import Target
 from ierf.errors import IerfError
 from ierf.model import VisionModel
 from ierf.operations import map_tensors
-from ierf.rules.mode import Call, replaced
+from ierf.rules.call import Call, replaced
 from ierf.rules.primitives import through
 
 RECTIFIERS = frozenset("relu relu6 leaky_relu prelu rrelu threshold elu selu celu silu gelu mish hardswish".split())

@@ -10,7 +10,7 @@ from ierf.attribution.target_seeds import logit_weights
 from ierf.attribution.targets import Target
 from ierf.model import VisionModel
 from ierf.rules import Backward, as_relevance, record
-from ierf.rules.unknown import Unknown
+from ierf.rules.call import Unknown
 from ierf.rules.zplus import zplus_table
 
 

@@ -17,7 +17,7 @@ from ierf.attribution.token_grid import TokenGrid
 from ierf.errors import IerfError
 from ierf.model import VisionModel
 from ierf.rules import Backward, record
-from ierf.rules.mode import Call, Rule
+from ierf.rules.call import Call, Rule
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from ierf.attribution.recorded import RecordedPass
 from ierf.rules.bias import Affine
 from ierf.rules.fields import Field
 from ierf.rules.primitives import inverse_square
-from ierf.rules.ratios import sharing_ratios
+from ierf.rules.sharing_ratio import sharing_ratios
 from ierf.rules.window import Window
 
 NUMBERS = 1 << 26

@@ -28,10 +28,9 @@ from torch.autograd import Function
 
 from ierf.operations import ACTIVATIONS, LAYERS
 from ierf.rules.bias import Affine
-from ierf.rules.mode import Call, Rule
+from ierf.rules.call import Call, Rule, Unknown
 from ierf.rules.primitives import Backward, gradient_of, through
 from ierf.rules.srd import SRDRules
-from ierf.rules.unknown import Unknown
 
 Part = Callable[..., Tensor]
 """Inputs -> what speaks for each output, by functions whose gradient distributes relevance."""

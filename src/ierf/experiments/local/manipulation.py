@@ -36,7 +36,7 @@ from ierf.files import write
 from ierf.model import Preprocess, VisionModel
 from ierf.report import overlay
 from ierf.rules import Backward, SRDRules, as_cotangent, as_relevance, record
-from ierf.rules.mode import Call, Rule
+from ierf.rules.call import Call, Rule
 from ierf.rules.primitives import through
 from ierf.rules.zplus import zplus_table
 
