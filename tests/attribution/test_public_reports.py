@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import ierf
-from ierf.attribution.passes import relevance_pass
+from ierf.attribution.attribute import relevance_pass
 
 METHODS = ("srd", "attnlrp", "lrp_zplus")
 

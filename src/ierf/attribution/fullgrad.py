@@ -8,9 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ierf.attribution.batching import portions
 from ierf.attribution.cam import enlarged, quotient
-from ierf.attribution.objective import Objective, explaining_logits, for_rows, logit_value, only_pixels
+from ierf.attribution.objective import Objective, explaining_logits, for_rows, logit_value, only_pixels, portions
 from ierf.attribution.recorded import RecordedPass
 from ierf.attribution.targets import Target
 from ierf.attribution.token_grid import TokenGrid

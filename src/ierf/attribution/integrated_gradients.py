@@ -5,9 +5,8 @@ from jaxtyping import Float
 from numpy.polynomial.legendre import leggauss
 from torch import Tensor, nn
 
-from ierf.attribution.batching import portions
 from ierf.attribution.gradients import slopes
-from ierf.attribution.objective import Objective, explaining
+from ierf.attribution.objective import Objective, explaining, portions
 from ierf.attribution.targets import Target
 from ierf.deprecated import renamed
 from ierf.errors import IerfError
