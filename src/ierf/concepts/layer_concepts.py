@@ -13,8 +13,8 @@ from torch.nn import functional as F
 from ierf.concepts.codes import Codes
 from ierf.concepts.sparse_coding import lasso
 from ierf.errors import IerfError
+from ierf.extras import extra
 from ierf.model.following import Values
-from ierf.model.loading.extras import extra
 
 ShiftFrom = Literal["batch-norm", "zero", "mean", "extractor"]
 """Where a shift comes from: μ_BN; nothing to subtract; the mean PFV of the store; the extractor's own."""
