@@ -1,4 +1,4 @@
-"""Class activation maps: a feature map A whose channels are weighed: by ∂y/∂A, or by the score with each of them.
+"""Class activation maps: a feature map A whose channels are weighed by ∂y/∂A, or by the score with each of them.
 
 Of a transformer, A is made of the tokens of the patches, in rows and columns; class and register tokens are left out.
 Where the logits are read off a class token, they do not depend on the patches of the last block's output, so A is the

@@ -1,4 +1,4 @@
-"""FullGrad: what the pixels and every bias of the network contribute to the score."""
+"""FullGrad: what the pixels and every bias of the network contribute to the score (arXiv 1905.00780)."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, get_args

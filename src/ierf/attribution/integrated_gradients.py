@@ -1,4 +1,4 @@
-"""Integrated gradients: gradients along the way from a baseline to the picture, which add up to the difference."""
+"""Integrated gradients along the way from a baseline to the picture (arXiv 1703.01365, Eq. 1)."""
 
 import torch
 from jaxtyping import Float

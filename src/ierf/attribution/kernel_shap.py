@@ -1,4 +1,4 @@
-"""KernelSHAP: Shapley values of patches, by a weighted linear regression on pictures with some patches removed."""
+"""KernelSHAP: Shapley values of patches, by weighted regression on pictures without some (arXiv 1705.07874)."""
 
 from itertools import product
 from math import comb

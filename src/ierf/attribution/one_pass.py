@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from ierf.attribution.attribute import RelevancePass, relevance_pass
+from ierf.attribution.attribute import RelevancePass, relevance_pass, usual_method
 from ierf.attribution.conservation import Ledger, ledger
 from ierf.attribution.recorded import RecordedPass
 from ierf.attribution.srd import Head
@@ -245,6 +245,14 @@ def layer_grids(run: RelevancePass) -> list[LayerGrid]:
     names = {k: next(run.tape.layer_names(k), "") for k in nodes}
     grids = [LayerGrid(name, *_rows_and_columns(run.tape.nodes[k].map_shape, run.grid(k))) for k, name in names.items()]
     return [grid for grid in grids if grid.name and grid.rows]
+
+
+def patch_grid(model: VisionModel, layer: str) -> TokenGrid | None:
+    """Rows and columns of a layer's patches among its tokens, as a pass of noise shows them; None: it has none."""
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(1, *model.preprocess.shape, generator=generator).to(model.device, model.dtype)
+    with relevance_pass(model, noise, usual_method(model), {}) as run:
+        return run.grid(run.layer(layer))
 
 
 def _rows_and_columns(shape: tuple[int, ...], grid: Any) -> tuple[int, int]:

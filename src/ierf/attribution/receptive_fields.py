@@ -1,4 +1,4 @@
-"""Instance-specific effective receptive fields: for each of many PFVs, the pixels that caused it."""
+"""Instance-specific effective receptive fields: for each of many PFVs, the pixels that caused it (Eq. 2)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby

@@ -1,4 +1,4 @@
-"""All iERFs of a layer for the price of a few backward passes.
+"""All iERFs of a layer for the price of a few backward passes (arXiv 2605.00474, Eq. 2 and 3).
 
 At an activation that every path passes, relevance is one scalar per position: whatever comes back is reduced to
 `R_j = ⟨a_j, g_j⟩`. Between two such layers the sharing ratios `μ_ij` are therefore plain numbers, a small window of

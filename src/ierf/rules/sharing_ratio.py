@@ -1,4 +1,4 @@
-"""The sharing ratio, as a rule at an activation and as numbers; how relevance enters and leaves a backward pass.
+"""The sharing ratio, as a rule at an activation and as numbers; how relevance enters and leaves a pass (Eq. 3).
 
 Between two activations a network is affine, `v_j = Σ_i W_ij a_i + b`. The sharing ratio of PFV `i` in PFV `j` is
 `μ_ij = ⟨W_ij a_i, v_j⟩ / ‖v_j‖²` (arXiv 2605.00474, Eq. 3), so the relevance `R_i = Σ_j μ_ij R_j` is

@@ -1,4 +1,4 @@
-"""The z⁺ rule of layer-wise relevance propagation as a table: operation -> rule.
+"""The z⁺ rule of layer-wise relevance propagation as a table: operation -> rule (arXiv 1512.02479).
 
 An operation `z_j = Σ_i w_ij a_i + b_j` hands the relevance of its output to what speaks for it:
 
