@@ -31,8 +31,8 @@ import torch
 from torch import Tensor, nn
 
 import ierf
+from ierf.attribution.attribute import relevance_pass
 from ierf.attribution.conservation import ledger
-from ierf.attribution.passes import relevance_pass
 from ierf.operations import tensors_in
 from ierf.rules import Backward, Tape
 

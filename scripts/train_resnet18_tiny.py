@@ -27,7 +27,7 @@ from tiny_imagenet import (
 )
 from torch import Tensor, nn
 
-from ierf.model.bundled.convolutional import resnet18_tiny
+from ierf.model.loading.bundled import resnet18_tiny
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 import ierf
-from ierf.model.bundled.transformer import vit_tiny
+from ierf.model.loading.bundled import vit_tiny
 
 
 @dataclass(frozen=True)

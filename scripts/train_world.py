@@ -30,8 +30,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from ierf.errors import UnknownNameError
-from ierf.model.bundled.convolutional import world_cnn
-from ierf.model.bundled.transformer import world_vit
+from ierf.model.loading.bundled import world_cnn, world_vit
 from ierf.model.preprocess import IMAGENET_MEAN, IMAGENET_STD
 from ierf.world import CUE_CLASS, HELD_OUT, Scenes, Settings
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ierf.model.loading.extras import usable_torchvision
+from ierf.extras import usable_torchvision
 
 SHARED = Path(os.environ.get("IERF_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 

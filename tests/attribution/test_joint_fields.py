@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 import ierf
 from ierf.attribution import stencils
-from ierf.attribution.passes import relevance_pass
+from ierf.attribution.attribute import relevance_pass
 from ierf.attribution.receptive_fields import joint_fields
 
 LAYERS = ("layer1.0", "layer1.1", "layer2.0", "layer2.1", "layer3.0", "layer3.1", "layer4.0", "layer4.1")

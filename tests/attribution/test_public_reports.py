@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import ierf
-from ierf.attribution.passes import relevance_pass
+from ierf.attribution.attribute import relevance_pass
 
 METHODS = ("srd", "attnlrp", "lrp_zplus")
 
@@ -109,7 +109,7 @@ def test_what_is_written_in_place_is_seen_by_all_its_views(function: Callable[[T
 
 def test_the_recorded_pass_is_the_network_or_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rule that computes something else is found, and named with its module."""
-    monkeypatch.setattr("ierf.rules.srd.activations._call_first", lambda func, rest, kwargs, v: 1.01 * func(v, *rest))
+    monkeypatch.setattr("ierf.rules.srd_activations._call_first", lambda func, rest, kwargs, v: 1.01 * func(v, *rest))
     net = seeded(Through, F.relu)
     with pytest.raises(ierf.IerfError, match=r"differ by .*first behind the operation 'relu'"):
         ierf.attribute(net, picture())

@@ -19,7 +19,7 @@ from ierf.attribution.token_grid import TokenGrid
 from ierf.errors import IerfError
 from ierf.model.preprocess import Preprocess
 from ierf.rules import Backward, record
-from ierf.rules.mode import Call
+from ierf.rules.call import Call
 
 SIZE, ROWS, COLUMNS, PATCH = (16, 24), 4, 6, 4
 CLASSES = [3, 4]

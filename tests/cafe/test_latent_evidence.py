@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from support.transformers import autoencoder, codes_by_hook, latent_layer, photographs, prepared
+from support.transformers import LAYER, TinyTransformer, autoencoder, codes_by_hook, latent_layer, photographs, prepared
 from torch import Tensor, nn
 
 from ierf.cafe import METHODS, LatentLayer, evidence, latent_curves
@@ -117,3 +117,13 @@ def test_of_a_convolutional_layer_srd_sums_to_the_pre_activation() -> None:
     entering = net[2][0](net[:2](x)).flatten(2)
     expected = [layer.sae.pre_activations(entering[n, :, p][None])[0, k] for n, p, k in ((0, 7, 3), (1, 2, 11))]
     torch.testing.assert_close(found, torch.stack(expected).detach(), rtol=1e-4, atol=1e-5)
+
+
+def test_patches_are_where_the_network_puts_them() -> None:
+    """Nine patches in front of seven other tokens: as many as a grid of 4 × 4 without any."""
+    net = TinyTransformer(prefix=0, suffix=7, head="mean").eval()
+    layer = LatentLayer(VisionModel(net, Preprocess((12, 12), None)), LAYER, autoencoder())
+    assert (layer.grid.prefix, layer.grid.rows, layer.grid.columns) == (0, 3, 3)
+    x, latents = torch.randn(2, 3, 12, 12), torch.tensor([1, 2])
+    expected = codes_by_hook(layer, x)[torch.arange(2), :9, latents].view(2, 3, 3)
+    torch.testing.assert_close(layer.maps(x, latents), expected)

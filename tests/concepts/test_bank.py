@@ -283,6 +283,7 @@ def test_a_full_disk_leaves_nothing_half_written(
     with pytest.raises(IerfError, match="No space left"):
         fit(store, tmp_path / "bank", progress=now)
     assert [path.name for path in (tmp_path / "bank" / "layers").glob("*.safetensors")] == ["act1.safetensors"]
+    assert not list((tmp_path / "bank").rglob("*.part"))
     monkeypatch.undo()
     fit(store, tmp_path / "bank")
     assert ConceptBank.load(tmp_path / "bank").layer("act2").rows == 60

@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from ierf.model.loading import extras, from_timm, from_torchvision
+from ierf import extras
+from ierf.model.loading import from_timm, from_torchvision
 
 
 @pytest.fixture

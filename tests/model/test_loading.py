@@ -13,10 +13,11 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import nn
 
+from ierf import extras
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import Preprocess, available, load
-from ierf.model.bundled.convolutional import resnet18_tiny
-from ierf.model.loading import extras, from_timm, from_torchvision, from_transformers
+from ierf.model.loading import from_timm, from_torchvision, from_transformers
+from ierf.model.loading.bundled import resnet18_tiny
 from ierf.model.loading.from_disk import read_labels
 from ierf.model.loading.source import parse
 
@@ -156,7 +157,7 @@ def test_a_torchvision_built_for_another_torch_is_made_to_import(package: str, t
         (tmp_path / f"{other}.py").write_text("import torchvision")
     code = (
         "import warnings, sys\n"
-        "from ierf.model.loading.extras import extra\n"
+        "from ierf.extras import extra\n"
         "with warnings.catch_warnings(record=True) as said:\n"
         "    warnings.simplefilter('always')\n"
         f"    extra({package!r}, {package!r}), extra('torchvision', 'torchvision')\n"

@@ -13,9 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 import ierf
-from ierf.model.bundled.convolutional import resnet18_tiny
-from ierf.model.bundled.transformer import vit_tiny
 from ierf.model.loading import from_disk
+from ierf.model.loading.bundled import resnet18_tiny, vit_tiny
 
 SCRIPTS = Path(__file__).resolve().parents[2] / "scripts"
 

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from ierf.model.bundled.transformer import Attention, VisionTransformer, vit_tiny
+from ierf.model.loading.bundled import Attention, VisionTransformer, vit_tiny
 
 
 def _by_hand(attention: Attention, x: Tensor) -> Tensor:

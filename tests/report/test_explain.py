@@ -9,8 +9,8 @@ from PIL import Image
 from torch import nn
 
 import ierf
+from ierf.attribution.one_pass import layers_over_depth, strongest_pfvs
 from ierf.attribution.srd import SRDPass
-from ierf.attribution.strongest import layers_over_depth, strongest_pfvs
 from ierf.report import card
 from ierf.rules import SRDRules
 

@@ -161,7 +161,7 @@ def test_tokens_are_patches(photos: Photos, tmp_path: Path, prefix: int) -> None
 
 
 def test_tokens_are_weighed_by_the_norm_of_their_relevance(photos: Photos, tmp_path: Path) -> None:
-    from ierf.attribution.passes import relevance_pass
+    from ierf.attribution.attribute import relevance_pass
 
     model = ierf.VisionModel(TinyTransformer(1, grid=(4, 5)).eval(), Preprocess((16, 20), None))
     folder = photos(1)

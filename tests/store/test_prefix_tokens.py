@@ -11,7 +11,7 @@ from PIL import Image
 from support.transformers import TinyTransformer
 
 import ierf
-from ierf.attribution.passes import relevance_pass
+from ierf.attribution.attribute import relevance_pass
 from ierf.errors import IerfError
 from ierf.model import Preprocess, capture
 from ierf.store import PFVStore, problems

@@ -22,7 +22,7 @@ def test_they_are_right_on_scenes_that_they_have_not_seen(name: str) -> None:
     right = (said == torch.tensor([scene.label for scene in scenes])).float().mean()
     assert right >= 0.94
     stem = name.replace("-", "_")
-    assert len((files("ierf.model.bundled") / f"{stem}.safetensors").read_bytes()) < 2_000_000
+    assert len((files("ierf.model.loading") / f"{stem}.safetensors").read_bytes()) < 2_000_000
 
 
 @pytest.mark.parametrize("kind", ["world-cnn", "world-vit"])

@@ -1,7 +1,11 @@
-"""Every explainer behind one signature."""
+"""Every explainer behind one signature, and the methods that carry relevance by rules behind one door."""
 
+import hashlib
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields
+from functools import partial
 from typing import Any
 from warnings import warn
 
@@ -9,22 +13,47 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ierf.attribution.attnlrp import attnlrp, cp_lrp
-from ierf.attribution.cam import gradcam, gradcam_pp, layercam, xgradcam
-from ierf.attribution.channel_cam import ablationcam, scorecam
+from ierf.attribution.cam import ablationcam, gradcam, gradcam_pp, layercam, scorecam, xgradcam
 from ierf.attribution.fullgrad import fullgrad
-from ierf.attribution.gradients import gradient, gradient_x_input, smoothgrad
-from ierf.attribution.guided_backprop import guided_backprop
+from ierf.attribution.gradients import gradient, gradient_x_input, guided_backprop, smoothgrad
 from ierf.attribution.integrated_gradients import integrated_gradients
 from ierf.attribution.kernel_shap import kernel_shap
-from ierf.attribution.lrp_zplus import lrp_zplus
-from ierf.attribution.model_context import as_batch, not_finite
-from ierf.attribution.random_map import random_map
-from ierf.attribution.srd import srd
+from ierf.attribution.lrp import AttnLRPPass, attnlrp, cp_lrp, lrp_zplus
+from ierf.attribution.model_context import as_batch, not_finite, running
+from ierf.attribution.objective import only_pixels
+from ierf.attribution.recorded import Rules
+from ierf.attribution.srd import SRDPass, srd
 from ierf.attribution.targets import Target
 from ierf.deprecated import by_present_names
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import VisionModel, as_vision_model
+from ierf.rules import AttnLRPRules, Backward, SRDRules
+
+
+def random_map(
+    model: VisionModel,
+    x: Float[Tensor, "N 3 H W"],
+    target: Target = None,
+    resolution: str = "input",
+    *,
+    seed: int = 0,
+) -> Float[Tensor, "N H W"]:
+    """Independent standard normal numbers, one per pixel, whatever the target.
+
+    The generator of a sample is seeded by `seed` and the sample's own pixels: another picture gets another map, and
+    the same picture the same one in any batch.
+    """
+    only_pixels(resolution)
+    with running(model, x) as (_, pixels):
+        return torch.stack([_noise(sample, seed) for sample in pixels.detach()])
+
+
+def _noise(pixels: Float[Tensor, "C H W"], seed: int) -> Float[Tensor, "H W"]:
+    content = pixels.cpu().contiguous().numpy().tobytes()
+    digest = hashlib.blake2b(content, digest_size=4, salt=seed.to_bytes(8, "little", signed=True)).digest()
+    generator = torch.Generator().manual_seed(int.from_bytes(digest, "little"))
+    return torch.randn(pixels.shape[1:], generator=generator).to(pixels)
+
 
 Method = Callable[..., Tensor]
 
@@ -110,3 +139,40 @@ def checked_options(method: str, explain: Method, options: Mapping[str, Any]) ->
         if name not in known:
             raise UnknownNameError(f"option of method {method!r}", name, known)
     return found
+
+
+RelevancePass = SRDPass | AttnLRPPass
+
+RULES: Mapping[str, Callable[..., Rules]] = {
+    "srd": SRDRules,
+    "attnlrp": partial(AttnLRPRules, "lrp"),
+    "cp_lrp": partial(AttnLRPRules, "cp"),
+}
+"""Method -> its rules, from their options."""
+
+
+def usual_method(model: VisionModel) -> str:
+    """The papers' choice: AttnLRP for networks with attention modules, SRD for all others."""
+    names = {type(module).__name__.lower() for module in model.net.modules()}
+    return "attnlrp" if any("attention" in name or "attn" in name for name in names) else "srd"
+
+
+@contextmanager
+def relevance_pass(
+    model: VisionModel,
+    x: Tensor,
+    method: str,
+    options: Mapping[str, Any],
+    encoder: str | None = None,
+    backward: Backward | None = None,
+) -> Iterator[RelevancePass]:
+    """The forward pass of `model` on `x` under the rules of a method. Raises `UnknownNameError` for other options."""
+    if method not in RULES:
+        raise UnknownNameError("method that carries relevance", method, RULES)
+    kind: type[RelevancePass] = SRDPass if method == "srd" else AttnLRPPass
+    known = [f.name for f in fields(SRDRules if method == "srd" else AttnLRPRules) if f.name != "attention"]
+    for name in options:
+        if name not in known:
+            raise UnknownNameError(f"option of the rules of {method!r}", name, known)
+    with kind.of(model, x, RULES[method](**options), encoder, backward) as run:
+        yield run

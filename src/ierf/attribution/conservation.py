@@ -7,7 +7,7 @@ from typing import Any
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from ierf.attribution.passes import RULES, RelevancePass, relevance_pass
+from ierf.attribution.attribute import RULES, RelevancePass, relevance_pass
 from ierf.attribution.recorded import RecordedPass
 from ierf.attribution.targets import Relevance, Target
 from ierf.errors import IerfError

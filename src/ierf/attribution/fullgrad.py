@@ -1,4 +1,4 @@
-"""FullGrad: what the pixels and every bias of the network contribute to the score."""
+"""FullGrad: what the pixels and every bias of the network contribute to the score (arXiv 1905.00780)."""
 
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
@@ -8,9 +8,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from ierf.attribution.batching import portions
 from ierf.attribution.cam import enlarged, quotient
-from ierf.attribution.objective import Objective, explaining_logits, for_rows, logit_value, only_pixels
+from ierf.attribution.objective import Objective, explaining_logits, for_rows, logit_value, only_pixels, portions
 from ierf.attribution.recorded import RecordedPass
 from ierf.attribution.targets import Target
 from ierf.attribution.token_grid import TokenGrid
@@ -19,7 +18,7 @@ from ierf.errors import IerfError, UnknownNameError, UnsupportedOperationError
 from ierf.model import VisionModel, as_vision_model
 from ierf.operations import CONVOLUTIONS, JOINING, LINEAR, SELECTING, map_tensors
 from ierf.rules import Backward, record
-from ierf.rules.mode import Call
+from ierf.rules.call import Call
 
 Psi = Literal["rescaled", "signed"]
 

@@ -1,13 +1,12 @@
-"""Integrated gradients: gradients along the way from a baseline to the picture, which add up to the difference."""
+"""Integrated gradients along the way from a baseline to the picture (arXiv 1703.01365, Eq. 1)."""
 
 import torch
 from jaxtyping import Float
 from numpy.polynomial.legendre import leggauss
 from torch import Tensor, nn
 
-from ierf.attribution.batching import portions
 from ierf.attribution.gradients import slopes
-from ierf.attribution.objective import Objective, explaining
+from ierf.attribution.objective import Objective, explaining, portions
 from ierf.attribution.targets import Target
 from ierf.deprecated import renamed
 from ierf.errors import IerfError

@@ -1,4 +1,4 @@
-"""KernelSHAP: Shapley values of patches, by a weighted linear regression on pictures with some patches removed."""
+"""KernelSHAP: Shapley values of patches, by weighted regression on pictures without some (arXiv 1705.07874)."""
 
 from itertools import product
 from math import comb
@@ -7,9 +7,8 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ierf.attribution.batching import portions
 from ierf.attribution.integrated_gradients import Baseline, baseline_like
-from ierf.attribution.objective import Objective, explaining
+from ierf.attribution.objective import Objective, explaining, portions
 from ierf.attribution.targets import Target
 from ierf.deprecated import renamed
 from ierf.errors import IerfError

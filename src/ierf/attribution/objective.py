@@ -17,7 +17,7 @@ from ierf.attribution.token_grid import TokenGrid
 from ierf.errors import IerfError
 from ierf.model import VisionModel
 from ierf.rules import Backward, record
-from ierf.rules.mode import Call, Rule
+from ierf.rules.call import Call, Rule
 
 
 @dataclass(frozen=True)
@@ -172,3 +172,14 @@ def _chosen(values: Tensor, shared_ndim: int, rows: Tensor, n: int) -> Tensor:
     if len(values) != n:
         raise IerfError(f"{len(values)} targets for {n} samples; give one, or one per sample")
     return values[rows.to(values.device)]
+
+
+def portions(samples: int, variants: int, batch: int) -> Iterator[tuple[slice, slice]]:
+    """Blocks (samples, variants) that cover all pairs once, each of at most `batch` pairs; variants run fastest."""
+    if batch < 1:
+        raise IerfError(f"batch is at least 1, not {batch}")
+    for i in range(0, samples, batch):
+        n = min(batch, samples - i)
+        step = batch // n
+        for v in range(0, variants, step):
+            yield slice(i, i + n), slice(v, min(v + step, variants))

@@ -1,4 +1,4 @@
-"""Instance-specific effective receptive fields: for each of many PFVs, the pixels that caused it."""
+"""Instance-specific effective receptive fields: for each of many PFVs, the pixels that caused it (Eq. 2)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from ierf.attribution.passes import RelevancePass, relevance_pass, usual_method
+from ierf.attribution.attribute import RelevancePass, relevance_pass, usual_method
 from ierf.attribution.recorded import RecordedPass
 from ierf.attribution.stencils import NUMBERS, Stretch, fields_by_stencils, spread, stencil, stretches, worth
 from ierf.attribution.target_seeds import check_positions

@@ -1,4 +1,4 @@
-"""All iERFs of a layer for the price of a few backward passes.
+"""All iERFs of a layer for the price of a few backward passes (arXiv 2605.00474, Eq. 2 and 3).
 
 At an activation that every path passes, relevance is one scalar per position: whatever comes back is reduced to
 `R_j = ⟨a_j, g_j⟩`. Between two such layers the sharing ratios `μ_ij` are therefore plain numbers, a small window of
@@ -21,7 +21,7 @@ from ierf.attribution.recorded import RecordedPass
 from ierf.rules.bias import Affine
 from ierf.rules.fields import Field
 from ierf.rules.primitives import inverse_square
-from ierf.rules.ratios import sharing_ratios
+from ierf.rules.sharing_ratio import sharing_ratios
 from ierf.rules.window import Window
 
 NUMBERS = 1 << 26

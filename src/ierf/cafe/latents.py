@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from ierf.attribution import attribute, targets
+from ierf.attribution import attribute, patch_grid, targets
 from ierf.attribution.token_grid import TokenGrid
 from ierf.concepts.sae import SAE
 from ierf.errors import IerfError, UnknownNameError
@@ -56,11 +56,14 @@ class LatentLayer:
 
     @cached_property
     def grid(self) -> TokenGrid:
-        """Rows and columns of the layer's patches, and how many tokens stand in front of them."""
+        """Rows and columns of the layer's patches, and how many tokens stand in front of them.
+
+        Raises `IerfError` for a layer without rows and columns.
+        """
         places = self.site.map
         if len(places) == 2:
             return TokenGrid(0, *places)
-        found = TokenGrid.by_aspect(places[0], self.model.preprocess.size) if len(places) == 1 else None
+        found = patch_grid(self.model, self.layer) if len(places) == 1 else None
         if found is None:
             raise IerfError(f"{self.layer!r} has no grid of patches: its positions are {places}")
         return found

@@ -28,9 +28,9 @@ from ierf.cli.app import (
     say_path,
 )
 from ierf.errors import IerfError, UnknownNameError
+from ierf.extras import extra
 from ierf.files import write
 from ierf.model import VisionModel, find_images, load, read_image
-from ierf.model.loading.extras import extra
 from ierf.report import Card, Explanation, best_classes, card, distinct_stems, ledger_sentence, save_index
 from ierf.report import explain as explain_photo
 

@@ -5,8 +5,8 @@ from typing import Annotated
 import typer
 
 from ierf.cli.app import DEFAULT_MODEL, Device, Model, Unknown, given, say
+from ierf.extras import extra
 from ierf.model import load
-from ierf.model.loading.extras import extra
 
 
 def serve(

@@ -12,7 +12,7 @@ from ierf.concepts.extractor import Estimator, Shift, Vectors, as_vectors, descr
 from ierf.concepts.sparse_coding import choose_lam, lasso
 from ierf.deprecated import renamed
 from ierf.errors import IerfError
-from ierf.model.loading.extras import extra
+from ierf.extras import extra
 
 
 class PCA(Estimator):

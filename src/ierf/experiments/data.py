@@ -17,9 +17,9 @@ import torch
 from PIL import Image, ImageDraw
 
 from ierf.errors import IerfError, UnknownNameError
+from ierf.extras import extra
 from ierf.files import missing
 from ierf.model import find_images, read_image
-from ierf.model.loading.extras import extra
 
 _END = 1 << 15
 Box = tuple[float, float, float, float]

@@ -21,8 +21,8 @@ from torch import Tensor
 from ierf.errors import IerfError, UnknownNameError
 from ierf.experiments.journal import Values
 from ierf.experiments.statistics import Interval, confidence_interval, shown
+from ierf.extras import extra
 from ierf.files import write
-from ierf.model.loading.extras import extra
 
 Better = Literal["higher", "lower", ""]
 ARROWS: Mapping[Better, str] = {"higher": " ↑", "lower": " ↓", "": ""}

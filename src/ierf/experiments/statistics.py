@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from ierf.extras import extra
 from ierf.metrics import normalise_map
-from ierf.model.loading.extras import extra
 
 _AT_ONCE = 1 << 20
 """At most this many drawn values in memory."""

@@ -1,4 +1,4 @@
-"""A network cut between two layers: what lies between them as a function, without anything that comes before."""
+"""A network cut between two layers: what lies between them as a function `M_ab` (arXiv 2605.00474, Sec. VI-B1)."""
 
 from dataclasses import dataclass, field
 from typing import Any, Self

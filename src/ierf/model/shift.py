@@ -1,4 +1,4 @@
-"""μ_BN: the constant that a layer's last batch-norm adds to every PFV, found by watching a forward pass."""
+"""μ_BN: the constant that a layer's last batch-norm adds to every PFV (GIG paper, Eq. 9)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

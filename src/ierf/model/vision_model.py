@@ -83,7 +83,7 @@ class VisionModel:
         kind = None if dtype is None else _FLOATS.get(str(dtype).removeprefix("torch."))
         if dtype is not None and kind is None:
             raise UnknownNameError("type to compute in", str(dtype), _FLOATS)
-        self.net.to(None if device is None else _usable(device), kind)
+        self.net.to(None if device is None else usable_device(device), kind)
         return self
 
     def dtype_for(self, x: Tensor) -> torch.dtype:
@@ -163,7 +163,8 @@ class VisionModel:
         return next((t for t in tensors if t.is_floating_point()), torch.empty(0, dtype=torch.float32, device="cpu"))
 
 
-def _usable(device: str | torch.device) -> torch.device:
+def usable_device(device: str | torch.device) -> torch.device:
+    """The device of that name. Raises `IerfError` where it cannot be used here."""
     try:
         found = torch.device(device)
         torch.empty(0, device=found)

@@ -1,8 +1,8 @@
 """Explanations for people: pictures, and reports that open in a browser."""
 
-from ierf.report.explain import explain
-from ierf.report.explanation import RESOLUTIONS, Explanation, PFVField, Prediction
-from ierf.report.index import Card, card, distinct_stems, save_index
+from ierf.attribution.one_pass import RESOLUTIONS, PFVField
+from ierf.report.explain import Explanation, Prediction, explain
+from ierf.report.html import Card, card, distinct_stems, save_index
 from ierf.report.pictures import cells, on_grid, overlay, spotlight
 from ierf.report.text import best_classes, ledger_sentence, percent
 

@@ -9,7 +9,7 @@ from html import escape
 from importlib.resources import files
 from string import Template
 
-from ierf.report.explanation import Prediction
+from ierf.report.explain import Prediction
 from ierf.report.figures import Figure
 
 

@@ -15,7 +15,7 @@ from ierf.concepts import ConceptBank, LayerConcepts, webp
 from ierf.files import write
 from ierf.model import VisionModel
 from ierf.report.components import classes, concept, crops, facts, layer, tabbed
-from ierf.report.explanation import Prediction
+from ierf.report.explain import Prediction
 from ierf.report.text import percent, signed, slug
 
 Order = Literal["frequency", "relevance", "random"]

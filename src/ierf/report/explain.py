@@ -1,10 +1,10 @@
-"""Explaining one photograph with one forward pass."""
+"""Explaining one photograph: what `ierf.explain` returns, the maps, features and account, from one forward pass."""
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from jaxtyping import Float
@@ -12,18 +12,61 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ierf.attribution import Ledger, attribute
-from ierf.attribution.attribute import METHODS, checked_options
-from ierf.attribution.conservation import ledger
-from ierf.attribution.passes import RULES, RelevancePass, relevance_pass, usual_method
-from ierf.attribution.srd import Head
-from ierf.attribution.strongest import RelevantPFV, layers_over_depth, relevant_pfvs, strongest_pfvs
-from ierf.attribution.target_seeds import one_hot
+from ierf.attribution.attribute import METHODS, RULES, checked_options, usual_method
+from ierf.attribution.one_pass import PFVField, only, told_by_one_pass
 from ierf.attribution.targets import PFV
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import VisionModel, as_vision_model, evaluating
 from ierf.model.images import ImageLike, as_image, as_input
-from ierf.report.explanation import RESOLUTIONS, Explanation, PFVField, Prediction
-from ierf.rules import Backward
+
+
+class Prediction(NamedTuple):
+    """A class and the model's probability for it (softmax of the logits)."""
+
+    class_index: int
+    label: str
+    probability: float
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """Why a model sees what it sees in one photograph."""
+
+    name: str
+    """Of the photograph: its file name."""
+    photo: Image.Image
+    """The photograph as the model sees it: resized, cropped, RGB, of the input's size."""
+    scene: Image.Image
+    """The same part of the photograph in more pixels, to lie beneath maps."""
+    model_name: str
+    top: list[Prediction]
+    """The five most probable classes."""
+    classes: list[Prediction]
+    """The classes explained, the first of which `fields` and `ledger` are about."""
+    method: str
+    options: Mapping[str, Any]
+    """Of the method, as far as they were given."""
+    maps: dict[int, dict[str, Float[Tensor, "h w"]]]
+    """Class index → resolution → map, the very one that `ierf.attribute` returns; on the CPU."""
+    fields: list[PFVField] = field(default_factory=list)
+    """PFVs of several layers, from shallow to deep, with their iERFs; method "srd" only."""
+    ledger: Ledger | None = None
+    """What was conserved on the way to the pixels; method "srd" only."""
+    pfvs: tuple[PFV, ...] | None = None
+    """The PFVs that were asked for; None: `fields` are the strongest."""
+    source: Path | None = None
+    """The photograph's file."""
+
+    def save(self, path: str | Path = "report.html", pngs: bool = True) -> Path:
+        """Write one HTML file that holds everything, and beside it (`pngs`) the folder NAME_pictures with the figures.
+
+        Nothing is left half-written, and a file of the same name is replaced. Missing folders are made. Returns the
+        path of the HTML file. Raises `IerfError` where writing is not possible.
+        """
+        from ierf.report.html import save_report
+
+        return save_report(self, Path(path), pngs)
+
 
 SHOWN_SIDE = 384
 """Pixels of the shorter side of figures, at least."""
@@ -75,7 +118,7 @@ def explain(
     fields: list[PFVField] = []
     account: Ledger | None = None
     if method in RULES:
-        logits, maps, fields, account = _by_rules(vision_model, x, choose, method, resolutions, pfvs, **options)
+        logits, maps, fields, account = told_by_one_pass(vision_model, x, choose, method, resolutions, pfvs, **options)
     elif pfvs is not None:
         raise IerfError(f"iERFs come from the methods {', '.join(RULES)}, not from {method!r}")
     else:
@@ -117,50 +160,6 @@ def _class_indices(model: VisionModel, logits: Tensor, classes: Classes, n_class
     return list(dict.fromkeys(model.class_index(c, n_classes=len(logits)) for c in wanted))
 
 
-def _by_rules(
-    model: VisionModel,
-    x: Tensor,
-    choose: _Choose,
-    method: str,
-    resolutions: Sequence[str] | None,
-    pfvs: Sequence[PFV] | None,
-    *,
-    head: Head | None = None,
-    encoder: str | None = None,
-    **rules: Any,
-) -> tuple[Tensor, _Maps, list[PFVField], Ledger]:
-    """One forward pass; per class one backward pass that stops at all resolutions (SRD: and one through the head)."""
-    of_class: dict[str, Any] = {} if head is None else {"head": head}
-    with relevance_pass(model, x, method, rules, encoder, Backward(metered=True, many=True)) as run:
-        logits = _only(run.logits)
-        stops = _stops(run, resolutions)
-        starts = {index: run.start(index, **of_class) for index in choose(logits)}
-        maps = {
-            index: {
-                name: _only(run.on_grid(node, m))
-                for (name, node), m in zip(stops.items(), run.carry(*start, list(stops.values())), strict=True)
-            }
-            for index, start in starts.items()
-        }
-        node, gradient = next(iter(starts.values()))
-        if pfvs is None:
-            found = strongest_pfvs(run, node, gradient, layers_over_depth(run, node))
-        else:
-            found = relevant_pfvs(run, node, gradient, pfvs)
-        return logits, maps, _fields(run, found), ledger(run, node, gradient)
-
-
-def _stops(run: RelevancePass, resolutions: Sequence[str] | None) -> dict[str, int]:
-    """Where each map is read off; by default the three resolutions, without those that are one and the same map."""
-    if resolutions is not None:
-        return {name: run.at(name) for name in resolutions}
-    stops: dict[str, int] = {}
-    for name in ("input", "low", "high"):
-        if (node := run.at(name)) not in stops.values():
-            stops[name] = node
-    return {name: stops[name] for name in RESOLUTIONS if name in stops}
-
-
 def _by_attribution(
     model: VisionModel,
     x: Tensor,
@@ -170,10 +169,10 @@ def _by_attribution(
     options: Mapping[str, Any],
 ) -> tuple[Tensor, _Maps]:
     with evaluating(model.net), torch.no_grad():
-        logits = _only(model(x))
+        logits = only(model(x))
 
     def map_of(index: int, resolution: str) -> Tensor:
-        return _only(attribute(model, x, index, method, resolution, **options))
+        return only(attribute(model, x, index, method, resolution, **options))
 
     indices = choose(logits)
     if resolutions is not None:
@@ -186,27 +185,6 @@ def _by_attribution(
                 maps[index][coarse] = map_of(index, coarse)
         maps[index]["input"] = at_input
     return logits, maps
-
-
-def _fields(run: RelevancePass, found: Sequence[RelevantPFV]) -> list[PFVField]:
-    """The PFVs with their iERFs, layer by layer: one batch of backward passes for each."""
-    by_layer: dict[str, list[RelevantPFV]] = {}
-    for pfv in found:
-        by_layer.setdefault(pfv.layer, []).append(pfv)
-    return [each for layer, pfvs in by_layer.items() for each in _fields_of_layer(run, layer, pfvs)]
-
-
-def _fields_of_layer(run: RelevancePass, layer: str, pfvs: Sequence[RelevantPFV]) -> list[PFVField]:
-    node = run.layer(layer)
-    shape = run.tape.nodes[node].map_shape
-    hot = torch.stack([one_hot(pfv.position, (1, *shape), layer) for pfv in pfvs])
-    (ierfs,) = run.carry(node, run.cotangent(node, hot.to(run.pfvs(node))), [0])
-    return [PFVField(pfv, shape, _only(ierf), run.grid(node)) for pfv, ierf in zip(pfvs, ierfs, strict=True)]
-
-
-def _only(batch: Float[Tensor, "1 ..."]) -> Tensor:
-    """The one sample's part, on the CPU, free of the pass that made it."""
-    return batch.detach()[0].cpu()
 
 
 def scene(model: VisionModel, picture: Image.Image | Tensor) -> Image.Image:

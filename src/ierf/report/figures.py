@@ -8,7 +8,8 @@ from io import BytesIO
 from PIL import Image
 from torch import Tensor
 
-from ierf.report.explanation import Explanation, PFVField, Prediction
+from ierf.attribution.one_pass import PFVField
+from ierf.report.explain import Explanation, Prediction
 from ierf.report.pictures import Size, cells, display_sigma, on_grid, overlay, spotlight, with_inset
 from ierf.report.text import signed, slug
 

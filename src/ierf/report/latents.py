@@ -17,7 +17,7 @@ from ierf.concepts.bank_pictures import webp
 from ierf.errors import IerfError
 from ierf.files import write
 from ierf.report import components
-from ierf.report.explanation import Prediction
+from ierf.report.explain import Prediction
 from ierf.report.pictures import spotlight
 from ierf.report.text import percent, slug
 from ierf.store import Images, only_writer

@@ -6,7 +6,8 @@ import unicodedata
 from typing import Any
 
 from ierf.attribution import Ledger
-from ierf.report.explanation import RESOLUTIONS, Explanation
+from ierf.attribution.one_pass import RESOLUTIONS
+from ierf.report.explain import Explanation
 
 ROUNDING = 1e-4
 """Of the whole relevance: less than that is no leak."""

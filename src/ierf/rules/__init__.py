@@ -2,8 +2,8 @@
 
 from ierf.rules.attnlrp import AttnLRPRules
 from ierf.rules.bias import injected
-from ierf.rules.mode import record
 from ierf.rules.primitives import Backward, Place
+from ierf.rules.recording import record
 from ierf.rules.sharing_ratio import as_cotangent, as_relevance
 from ierf.rules.srd import SRDRules
 from ierf.rules.tape import Node, Tape

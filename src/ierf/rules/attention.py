@@ -1,11 +1,16 @@
-"""Scaled dot-product attention, fused or in steps."""
+"""Scaled dot-product attention, fused or in steps, and its rules: those of SRD, of AttnLRP and of CP-LRP.
 
-from typing import Any
+In AttnLRP attention is products of activations around a softmax, whose own gradient is its rule (Prop. 3.1).
+"""
+
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ierf.rules.attnlrp_products import part, statistic, varying
+from ierf.rules.call import Call
 from ierf.rules.primitives import Backward
 
 ARGUMENTS = ("query", "key", "value", "attn_mask", "dropout_p", "is_causal")
@@ -40,3 +45,38 @@ def _in_steps(
     elif attn_mask is not None:
         scores = scores + attn_mask
     return F.dropout(scores.softmax(-1), dropout_p) @ value
+
+
+def attention(call: Call) -> Tensor:
+    """In SRD query and key, hence the weights, are constants."""
+    given = call.given(*ARGUMENTS)
+    varying = [name for name in ("query", "key", "attn_mask") if call.node_of(given.get(name)) is not None]
+    return attend(given | {name: call.hold(given[name]) for name in varying}, call.backward)
+
+
+Attention = Literal["lrp", "cp"]
+
+
+def attention_weights(attention: Attention, call: Call) -> Any:
+    """softmax: `R_x = x ⊙ (R − s Σ R)`, or the weights as constants."""
+    return statistic(call) if attention == "cp" else call.run()
+
+
+def attention_product(attention: Attention, call: Call) -> Tensor:
+    """softmax(query keyᵀ / √d + mask) value: half of the relevance for the values, a quarter for queries and keys each.
+
+    With only one of query and key an activation, it gets both quarters; with constant values the weights get all.
+    """
+    given = call.given(*ARGUMENTS)
+    names = [name for name in ("query", "key", "value", "attn_mask") if call.node_of(given.get(name)) is not None]
+    if attention == "cp":
+        return attend(given | {name: call.hold(given[name]) for name in names if name != "value"}, call.backward)
+    flowing = {name for name in names if varying(call, [given[name]])}
+    of_weights = 0.5 if "value" in flowing else 1.0
+    shares = {
+        "query": of_weights * (0.5 if "key" in flowing else 1.0),
+        "key": of_weights * (0.5 if "query" in flowing else 1.0),
+        "value": 0.5 if flowing - {"value"} else 1.0,
+        "attn_mask": of_weights,
+    }
+    return attend(given | {name: part(given[name], shares[name], call.backward) for name in flowing}, call.backward)

@@ -1,4 +1,4 @@
-"""Which pixels a position of a tensor can see."""
+"""Which pixels a position of a tensor can see: its theoretical receptive field."""
 
 from dataclasses import dataclass
 from typing import Any

@@ -1,27 +1,19 @@
 """Run any network with other backward rules: the function mode that sees every operation of a forward pass."""
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from functools import partial
 from types import FrameType
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils.checkpoint import CheckpointFunction
 
-from ierf.axes import (
-    RESHAPES,
-    Channels,
-    Layout,
-    layout_of,
-    sample_axis,
-    selects_by_mask,
-)
-from ierf.errors import IerfError, UnsupportedOperationError
+from ierf.axes import RESHAPES, Channels, Layout, layout_of, sample_axis, selects_by_mask
+from ierf.errors import UnsupportedOperationError
 from ierf.operations import (
     ACTIVATIONS,
     BOUNDED,
@@ -38,12 +30,10 @@ from ierf.operations import (
     written_to,
 )
 from ierf.recorder import Geometry, Recorder, axis_across, axis_along
-from ierf.rules.bias import Affine
-from ierf.rules.hidden import HiddenPaths, refusal
-from ierf.rules.memory import Meaning, Memories, Memory, address, overlay
-from ierf.rules.primitives import Backward, Place, constant, metered
+from ierf.rules.call import Call, Rule, Trace, Value
+from ierf.rules.memory import HiddenPaths, Meaning, Memories, Memory, address, overlay, refusal
+from ierf.rules.primitives import Backward, Place, metered
 from ierf.rules.tape import Made, Node, Tape
-from ierf.rules.verification import Trace, Value, Witness, forget, kind_of, verified, verify
 
 _METADATA = frozenset(
     "size dim ndim shape dtype device layout stride numel nelement element_size is_contiguous is_floating_point "
@@ -60,6 +50,8 @@ _VALUES = frozenset(
     "logical_and logical_or logical_not argmax argmin argsort nonzero count_nonzero bucketize any all".split()
 )
 """Read values, and give what is no longer differentiable: a constant."""
+PASSED_OVER = _METADATA | _VALUES
+"""What no rule is asked for."""
 _COMPARISONS = frozenset("lt le gt ge greater less greater_equal less_equal".split())
 _CASTS = frozenset("to type type_as float double half bfloat16 logical_not".split())
 """Leave a mask a mask."""
@@ -76,100 +68,6 @@ _SHAPED_LIKE = frozenset(["expand_as", "view_as", "reshape_as", "type_as", "to"]
 _RENAMES = frozenset("squeeze_ unsqueeze_ transpose_ t_ swapaxes_ swapdims_ resize_ resize_as_ as_strided_".split())
 """Change in place how a tensor shows its memory."""
 _KEEPS_GATE = LINEAR | {"add", "sub", "rsub", "mul", "div"}
-
-
-@dataclass(slots=True)
-class Call:
-    """One intercepted operation, ready for its rule: `func(*args, **kwargs)` computes what the network asked for."""
-
-    name: str
-    func: Callable[..., Any]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    tracked: dict[int, int]
-    """Identity of an argument -> its node on the tape."""
-    tape: Tape
-    backward: Backward
-    place: Place
-    samples: int = 1
-    """Pictures in the pass."""
-    axis: int | None = None
-    """Of the output's channels, where that is known before."""
-    scalar: bool = False
-    """Whether the rule reduces relevance to one number per position."""
-    port: Tensor | None = None
-    """Where relevance can be sent to the positions of the output, see `ierf.rules.sharing_ratio`."""
-    constant: bool = False
-    """Whether the rule passes no relevance on."""
-    held: list[int] = field(default_factory=list)
-    """Nodes that this operation uses as constants."""
-    affine: Affine | None = None
-    """What the rule leaves open for a batch-norm to fold."""
-    whole: Affine | None = None
-    """The affine operation that the output is of, with what the rule has folded."""
-    folds: int | None = None
-    """The node that the rule has folded into its output."""
-
-    @property
-    def nodes(self) -> list[int]:
-        """The nodes of the arguments that depend on the pixels, each once."""
-        return list(dict.fromkeys(self.tracked.values()))
-
-    def port_of(self, tensor: Tensor) -> Tensor | None:
-        """The port of an argument; none where a ledger wants to see what comes back to the tensor itself."""
-        node = self.node_of(tensor)
-        return None if node is None or self.backward.metered else node.port
-
-    def node_of(self, tensor: Any) -> Node | None:
-        """The tape's entry of an argument; None for weights and other constants."""
-        k = self.tracked.get(id(tensor))
-        return None if k is None else self.tape.nodes[k]
-
-    def own_size(self, tensor: Tensor) -> int:
-        """The numbers in an argument, before they were expanded."""
-        k = self.tracked.get(id(tensor))
-        return tensor.numel() if k is None else self.tape.own_size(k)
-
-    def hold(self, tensor: Tensor) -> Tensor:
-        """The same values as a constant: no relevance flows back through them."""
-        self.held.append(self.tracked[id(tensor)])
-        return constant(tensor, self.backward)
-
-    def activations(self) -> list[Tensor]:
-        """The arguments that depend on the pixels, as often as they are given."""
-        return [t for t in tensors_in(self.args, self.kwargs) if id(t) in self.tracked]
-
-    def masks(self) -> list[int]:
-        """The nodes that masks among the arguments were made of, by comparing them with constants."""
-        return [k for t in tensors_in(self.args, self.kwargs) if (k := self.tape.masks.get(id(t))) is not None]
-
-    def channels_of(self, output: Tensor) -> tuple[Channels, ...]:
-        """Where the channels of an output are."""
-        if self.axis is not None:
-            return Layout.along(self.axis, output).channels
-        main = self.activations()[0]
-        node = self.tape.nodes[self.tracked[id(main)]]
-        known = Layout(node.axis, node.channels, node.channel_taken)
-        return layout_of(self.name, self.args, self.kwargs, main, known, output).channels
-
-    def given(self, *names: str) -> dict[str, Any]:
-        """The arguments by name, however they were passed; `names` are the function's first parameters."""
-        return dict(zip(names, self.args, strict=False)) | self.kwargs
-
-    def argument(self, position: int, name: str, default: Any = None) -> Any:
-        return self.args[position] if len(self.args) > position else self.kwargs.get(name, default)
-
-    def run(self, hold: Sequence[Tensor] = ()) -> Any:
-        """The operation itself, with the activations in `hold` as constants."""
-        args, kwargs = self.args, self.kwargs
-        for tensor in hold:
-            held = self.hold(tensor)
-            args, kwargs = map_tensors(partial(replaced, tensor, held), (args, kwargs))
-        return self.func(*args, **kwargs)
-
-
-Rule = Callable[[Call], Any]
-"""What an operation does under the mode: computes its output such that autograd takes the method's way back."""
 
 
 class RuleMode(Recorder):
@@ -507,11 +405,6 @@ class RuleMode(Recorder):
         self._stands_for(tensor, k)
 
 
-def replaced(old: Tensor, new: Tensor, tensor: Tensor) -> Tensor:
-    """`new` for `old`, anything else as it is."""
-    return new if tensor is old else tensor
-
-
 def _meter(backward: Backward, place: Place, tensor: Tensor) -> Tensor:
     return metered(tensor, backward, place, 1.0) if tensor.requires_grad else tensor
 
@@ -549,75 +442,3 @@ def _gate_strength(call: Call) -> int:
     if call.name in ACTIVATIONS:
         return inherited if inherited == 3 else 1
     return inherited if call.name in _KEEPS_GATE else 0
-
-
-def record(
-    net: nn.Module,
-    x: Tensor,
-    rules: Mapping[str, Rule],
-    fallback: Rule,
-    backward: Backward,
-    forward: Callable[[Tensor], Tensor] | None = None,
-    plain: Callable[[Tensor], Tensor] | None = None,
-) -> Tape:
-    """One forward pass of `net` on `x` under `rules`; `forward` names another entry than `net(x)`.
-
-    The names of running modules come from torch's global module hooks, which are gone on return; `net` has none.
-
-    plain: the network without rules, whose output the pass is compared with, once for inputs of this kind.
-
-    Raises:
-        UnsupportedOperationError: the network computes in a way that cannot be followed.
-        IerfError: its output does not depend on `x`.
-    """
-    mode = RuleMode(rules, fallback, backward)
-    _run(mode, net, x, forward or net)
-    tape = mode.tape
-    if plain is not None and not verified(net, kind_of(rules, fallback), x):
-        try:
-            verify(
-                tape.settle(tape.output),
-                lambda: plain(x.detach()),
-                lambda: _trace_recorded(RuleMode(rules, fallback, Backward()), net, x, forward or net),
-                lambda: _trace_plain(net, x, plain),
-            )
-        except BaseException:
-            forget(net)
-            raise
-    return tape
-
-
-def _trace_recorded(mode: RuleMode, net: nn.Module, x: Tensor, forward: Callable[[Tensor], Tensor]) -> Trace:
-    mode.trace = []
-    _run(mode, net, x, forward)
-    return mode.trace
-
-
-def _trace_plain(net: nn.Module, x: Tensor, plain: Callable[[Tensor], Tensor]) -> Trace:
-    witness = Witness(_METADATA | _VALUES)
-    with torch.no_grad(), witness.on(net):
-        plain(x.detach())
-    return witness.trace[1:] if witness.trace[:1] and witness.trace[0].operation == "clone" else witness.trace
-
-
-def _run(mode: RuleMode, net: nn.Module, x: Tensor, forward: Callable[[Tensor], Tensor]) -> None:
-    with torch.enable_grad(), mode.on(net):
-        mode.start(x)
-        output = forward(x)
-    found = mode.find(output)
-    if found is None:
-        raise cut_off(mode.stops)
-    mode.tape.output = found
-
-
-def cut_off(stops: Sequence[str]) -> IerfError:
-    """What to say of an output that no relevance can leave."""
-    if stops:
-        return IerfError(
-            f"the network's output does not depend on its input: {' and '.join(dict.fromkeys(stops))} makes what comes "
-            "before a constant; explain a network without that"
-        )
-    return IerfError(
-        "the network's output does not depend on its input by operations that can be followed; "
-        "a scripted or traced network hides them: explain the module that it was made from"
-    )

@@ -1,4 +1,4 @@
-"""The z⁺ rule of layer-wise relevance propagation as a table: operation -> rule.
+"""The z⁺ rule of layer-wise relevance propagation as a table: operation -> rule (arXiv 1512.02479).
 
 An operation `z_j = Σ_i w_ij a_i + b_j` hands the relevance of its output to what speaks for it:
 
@@ -28,10 +28,9 @@ from torch.autograd import Function
 
 from ierf.operations import ACTIVATIONS, LAYERS
 from ierf.rules.bias import Affine
-from ierf.rules.mode import Call, Rule
+from ierf.rules.call import Call, Rule, Unknown
 from ierf.rules.primitives import Backward, gradient_of, through
 from ierf.rules.srd import SRDRules
-from ierf.rules.unknown import Unknown
 
 Part = Callable[..., Tensor]
 """Inputs -> what speaks for each output, by functions whose gradient distributes relevance."""

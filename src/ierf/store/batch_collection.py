@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ierf.attribution.passes import RelevancePass, relevance_pass, usual_method
+from ierf.attribution.attribute import RelevancePass, relevance_pass, usual_method
 from ierf.attribution.receptive_fields import joint_fields
 from ierf.attribution.srd import SRDPass
 from ierf.attribution.token_grid import TokenGrid

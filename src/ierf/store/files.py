@@ -14,6 +14,7 @@ from typing import IO, Any
 import torch
 
 from ierf.errors import IerfError
+from ierf.files import put
 from ierf.typed import FieldError, parsed
 
 RECORDS = "collection"
@@ -25,20 +26,10 @@ WRITER = ".writer"
 def write(path: Path, content: bytes) -> None:
     """Put `content` at `path`, all of it or nothing, over what was there; on return it is on the disk.
 
-    What a killed writer leaves behind is called `<name>.part`, and the next writer of the same file replaces it.
     Raises `IerfError` that names the file and the reason: no permission, no space, a folder in the way.
     """
-    if path.exists() and not path.is_file():
-        raise IerfError(f"cannot write {str(path)!r}: it is {'a folder' if path.is_dir() else 'no regular file'}")
-    part = path.with_name(f"{path.name}.part")
     with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(part, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-        _sync_folder(path.parent)
+        put(path, content, durable=True)
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -73,15 +64,6 @@ def explained(path: Path) -> Iterator[None]:
             else "finished blocks stay, and the same command goes on from there"
         )
         raise IerfError(f"cannot write {str(path)!r}: {error.strerror or error}; {way_out}") from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes the names of the files in a folder as durable as their contents."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,9 @@ import numpy as np
 from PIL import Image
 
 from ierf.errors import IerfError
+from ierf.extras import extra
 from ierf.model import find_images, read_image
 from ierf.model.images import ImageLike, as_image
-from ierf.model.loading.extras import extra
 
 NO_LABEL = -1
 _GROUPS_HELD = 2

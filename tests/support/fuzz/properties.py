@@ -9,7 +9,7 @@ from support.fuzz.oracles import Propositions, SharingRatios, by_hand
 from torch import Tensor
 
 import ierf
-from ierf.attribution.passes import relevance_pass
+from ierf.attribution.attribute import relevance_pass
 
 TOLERANCE = 1e-9
 METHODS = ("srd", "attnlrp", "cp_lrp")

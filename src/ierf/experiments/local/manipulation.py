@@ -22,8 +22,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.nn import functional as F
 
-from ierf.attribution.gradients import strongest_channel
-from ierf.attribution.guided_backprop import RECTIFIERS
+from ierf.attribution.gradients import RECTIFIERS, strongest_channel
 from ierf.attribution.model_context import running
 from ierf.attribution.recorded import RecordedPass
 from ierf.attribution.target_seeds import logit_weights
@@ -36,7 +35,7 @@ from ierf.files import write
 from ierf.model import Preprocess, VisionModel
 from ierf.report import overlay
 from ierf.rules import Backward, SRDRules, as_cotangent, as_relevance, record
-from ierf.rules.mode import Call, Rule
+from ierf.rules.call import Call, Rule
 from ierf.rules.primitives import through
 from ierf.rules.zplus import zplus_table
 

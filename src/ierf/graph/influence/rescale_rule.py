@@ -18,7 +18,7 @@ from ierf.errors import IerfError
 from ierf.graph.influence.layer_objective import LayerObjective, LayersBetween, Reconstruction
 from ierf.operations import ACTIVATIONS, CONVOLUTIONS, LINEAR, SELECTING, map_tensors
 from ierf.rules import Backward, record
-from ierf.rules.mode import Call, Rule, replaced
+from ierf.rules.call import Call, Rule, replaced
 
 _AFFINE = LINEAR | CONVOLUTIONS | frozenset("add sub rsub linear addmm batch_norm __setitem__".split())
 _PRODUCTS = frozenset("mul div matmul".split())

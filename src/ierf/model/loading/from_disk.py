@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from ierf.errors import IerfError, UnknownNameError
 from ierf.files import missing
-from ierf.model.bundled.convolutional import resnet18_tiny, world_cnn
-from ierf.model.bundled.transformer import vit_tiny, world_vit
+from ierf.model.loading.bundled import resnet18_tiny, vit_tiny, world_cnn, world_vit
 from ierf.model.loading.source import Source, Spec, parse
 from ierf.model.preprocess import Preprocess
 from ierf.model.vision_model import VisionModel
@@ -23,7 +22,7 @@ StateDict = Mapping[str, Tensor]
 WRAPPERS = ("state_dict", "model", "model_state_dict")
 PREFIXES = ("module.", "_orig_mod.")
 SHOWN = 3
-_FOLDER = files("ierf.model.bundled")
+_FOLDER = files("ierf.model.loading")
 _NETWORKS: dict[str, Callable[[int], nn.Module]] = {
     "resnet18-tiny": resnet18_tiny,
     "vit-tiny": vit_tiny,

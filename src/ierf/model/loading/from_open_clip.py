@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from ierf.errors import IerfError, UnknownNameError
-from ierf.model.loading.extras import extra, hub, not_here
+from ierf.extras import extra, hub, not_here
 from ierf.model.loading.source import Source, Spec, wants_random_weights
 from ierf.model.preprocess import Preprocess
 from ierf.model.vision_model import VisionModel

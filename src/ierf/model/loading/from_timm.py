@@ -3,7 +3,7 @@
 from typing import Any
 
 from ierf.errors import IerfError, UnknownNameError
-from ierf.model.loading.extras import answers, extra, hub, not_here
+from ierf.extras import answers, extra, hub, not_here
 from ierf.model.loading.source import Source, Spec, wants_random_weights
 from ierf.model.preprocess import Preprocess
 from ierf.model.vision_model import VisionModel

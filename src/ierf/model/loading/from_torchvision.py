@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from ierf.errors import UnknownNameError
-from ierf.model.loading.extras import answers, extra, not_here
+from ierf.extras import answers, extra, not_here
 from ierf.model.loading.source import Source, Spec, wants_random_weights
 from ierf.model.preprocess import Preprocess
 from ierf.model.vision_model import VisionModel

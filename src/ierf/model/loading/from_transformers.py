@@ -10,8 +10,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from ierf.errors import IerfError
+from ierf.extras import explained, extra, hub, not_here
 from ierf.files import missing
-from ierf.model.loading.extras import explained, extra, hub, not_here
 from ierf.model.loading.source import Source, Spec, wants_random_weights
 from ierf.model.preprocess import Channels, Interpolation, Preprocess
 from ierf.model.vision_model import VisionModel

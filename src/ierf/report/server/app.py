@@ -23,10 +23,10 @@ from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
 from ierf.attribution import METHODS
-from ierf.attribution.passes import RULES
+from ierf.attribution.attribute import RULES
+from ierf.attribution.one_pass import RESOLUTIONS
 from ierf.errors import IerfError
 from ierf.report.components import document
-from ierf.report.explanation import RESOLUTIONS
 from ierf.report.server.jobs import File, Job, Jobs, LRUCache, Work, give_back
 from ierf.report.server.middleware import UPLOADS, Access, AccessMiddleware, refusal
 from ierf.report.server.results import graph, ierf, intervention, maps

@@ -8,11 +8,10 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from ierf.attribution.passes import RULES
+from ierf.attribution.attribute import RULES
 from ierf.attribution.targets import PFV
 from ierf.errors import IerfError
-from ierf.report.explain import explain
-from ierf.report.explanation import Explanation, Prediction
+from ierf.report.explain import Explanation, Prediction, explain
 from ierf.report.figures import Figure, figures
 from ierf.report.server.jobs import File, JobProgress, Result, Work
 from ierf.report.server.schemas import GraphRequest, IerfRequest, InterventionRequest, MapsRequest

@@ -5,30 +5,22 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from io import BytesIO
-from typing import TYPE_CHECKING, Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from PIL import Image, UnidentifiedImageError
 
 from ierf.attribution import METHODS
-from ierf.attribution.passes import RULES, relevance_pass, usual_method
+from ierf.attribution.attribute import RULES, relevance_pass, usual_method
+from ierf.attribution.one_pass import RESOLUTIONS, LayerGrid, layer_grids
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import VisionModel, evaluating
 from ierf.model.images import as_image
-from ierf.report.explain import predictions, scene
-from ierf.report.explanation import RESOLUTIONS, Prediction
+from ierf.report.explain import Prediction, predictions, scene
 from ierf.report.server.schemas import RETRY_AFTER, Limits, RefusedError
 
 if TYPE_CHECKING:
     from ierf.concepts import ConceptBank
-
-
-class LayerGrid(NamedTuple):
-    """A layer that every path through the network passes, and the rows and columns of its positions."""
-
-    name: str
-    rows: int
-    columns: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,12 +48,7 @@ class ServedModel:
         noise = torch.randn(1, *model.preprocess.shape, generator=generator).to(model.device, model.dtype)
         method = usual_method(model)
         with relevance_pass(model, noise, method, options) as run:
-            nodes = [k for k in run.tape.cuts() if 0 < k <= run.low and run.tape.nodes[k].positions > 1]
-            names = {k: next(run.tape.layer_names(k), "") for k in nodes}
-            grids = [(name, *_rows_and_columns(run.tape.nodes[k].map_shape, run.grid(k))) for k, name in names.items()]
-            count = run.logits.shape[1]
-        layers = tuple(LayerGrid(*grid) for grid in grids if grid[0] and grid[1])
-        return cls(model, bank, options, method, layers, count)
+            return cls(model, bank, options, method, tuple(layer_grids(run)), run.logits.shape[1])
 
     def method(self, name: str | None) -> str:
         """A method of maps."""
@@ -109,13 +96,6 @@ class ServedModel:
         """All classes, the most probable first."""
         with torch.no_grad(), evaluating(self.model.net):
             return predictions(self.model, self.model(self.model.prepare(picture))[0])
-
-
-def _rows_and_columns(shape: tuple[int, ...], grid: Any) -> tuple[int, int]:
-    """(0, 0) where a map has none."""
-    if grid is not None:
-        return grid.rows, grid.columns
-    return (shape[0], shape[1]) if len(shape) == 2 else (0, 0)
 
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF")

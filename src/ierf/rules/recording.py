@@ -1,37 +1,103 @@
-"""A recorded pass must be the network: its output is compared with that of one plain pass.
+"""A recorded forward pass, whose output is compared with that of one plain pass: it must be the network's.
 
 Once for each network, kind of rules, and shape, type and device of the input.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from threading import Lock
-from typing import Any, NamedTuple
+from typing import Any
 from warnings import warn
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 
-from ierf.errors import UnsupportedOperationError
+from ierf.errors import IerfError, UnsupportedOperationError
 from ierf.operations import COMPOSED, opened, tensors_in
 from ierf.recorder import Recorder
+from ierf.rules.call import Rule, Trace, Value
+from ierf.rules.mode import PASSED_OVER, RuleMode
+from ierf.rules.primitives import Backward
+from ierf.rules.tape import Tape
+
+
+def record(
+    net: nn.Module,
+    x: Tensor,
+    rules: Mapping[str, Rule],
+    fallback: Rule,
+    backward: Backward,
+    forward: Callable[[Tensor], Tensor] | None = None,
+    plain: Callable[[Tensor], Tensor] | None = None,
+) -> Tape:
+    """One forward pass of `net` on `x` under `rules`; `forward` names another entry than `net(x)`.
+
+    The names of running modules come from torch's global module hooks, which are gone on return; `net` has none.
+
+    plain: the network without rules, whose output the pass is compared with, once for inputs of this kind.
+
+    Raises:
+        UnsupportedOperationError: the network computes in a way that cannot be followed.
+        IerfError: its output does not depend on `x`.
+    """
+    mode = RuleMode(rules, fallback, backward)
+    _run(mode, net, x, forward or net)
+    tape = mode.tape
+    if plain is not None and not verified(net, kind_of(rules, fallback), x):
+        try:
+            verify(
+                tape.settle(tape.output),
+                lambda: plain(x.detach()),
+                lambda: _trace_recorded(RuleMode(rules, fallback, Backward()), net, x, forward or net),
+                lambda: _trace_plain(net, x, plain),
+            )
+        except BaseException:
+            forget(net)
+            raise
+    return tape
+
+
+def _trace_recorded(mode: RuleMode, net: nn.Module, x: Tensor, forward: Callable[[Tensor], Tensor]) -> Trace:
+    mode.trace = []
+    _run(mode, net, x, forward)
+    return mode.trace
+
+
+def _trace_plain(net: nn.Module, x: Tensor, plain: Callable[[Tensor], Tensor]) -> Trace:
+    witness = Witness(PASSED_OVER)
+    with torch.no_grad(), witness.on(net):
+        plain(x.detach())
+    return witness.trace[1:] if witness.trace[:1] and witness.trace[0].operation == "clone" else witness.trace
+
+
+def _run(mode: RuleMode, net: nn.Module, x: Tensor, forward: Callable[[Tensor], Tensor]) -> None:
+    with torch.enable_grad(), mode.on(net):
+        mode.start(x)
+        output = forward(x)
+    found = mode.find(output)
+    if found is None:
+        raise cut_off(mode.stops)
+    mode.tape.output = found
+
+
+def cut_off(stops: Sequence[str]) -> IerfError:
+    """What to say of an output that no relevance can leave."""
+    if stops:
+        return IerfError(
+            f"the network's output does not depend on its input: {' and '.join(dict.fromkeys(stops))} makes what comes "
+            "before a constant; explain a network without that"
+        )
+    return IerfError(
+        "the network's output does not depend on its input by operations that can be followed; "
+        "a scripted or traced network hides them: explain the module that it was made from"
+    )
+
 
 TOLERANCE = {torch.float64: 1e-8}
 """Largest difference of an output, over the largest output."""
 TOLERANCE_ELSEWHERE = 1e-4
 _VERIFIED: WeakKeyDictionary[nn.Module, set[Any]] = WeakKeyDictionary()
 _LOOKING = Lock()
-
-
-class Value(NamedTuple):
-    """What one operation returned."""
-
-    operation: str
-    module: str
-    tensor: Tensor
-
-
-Trace = list[Value]
 
 
 def verified(net: nn.Module, rules: str, x: Tensor) -> bool:
