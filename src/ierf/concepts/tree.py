@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from ierf.concepts.codes import Codes
 from ierf.errors import IerfError
-from ierf.model.loading.extras import extra
+from ierf.extras import extra
 
 TreeBy = Literal["bisecting", "cosine and co-firing", "cosine"]
 """What a tree comes from: the splits of bisecting k-means, or clustering by likeness, see `cluster`."""

@@ -298,7 +298,9 @@ def concepts_of(bank: "ConceptBank", name: str) -> tuple[str, list[int]]:
             "the classes lose without it"
         )
     if not layer or not number.isdecimal():
-        raise IerfError(f"a node is named by its layer and number, as layer3.1/512 or layer3.1/group77, not {name!r}")
+        raise IerfError(
+            f"a concept is named by its layer and number, as in layer3.1/512, a group as in layer3.1/group77, not {name!r}"
+        )
     concepts = bank.layer(layer)
     return layer, concepts.hierarchy.members(int(number)) if group else [concepts.concept(int(number))]
 
