@@ -132,7 +132,7 @@ class Firings:
 
 
 def cluster(atoms: Float[Tensor, "K C"], firings: Firings | None = None) -> ConceptTree:
-    """A tree over concepts by average linkage: the two clusters most alike in the mean are joined, again and again.
+    """A tree over concepts by Ward's method: again and again, the two clusters are joined that differ least.
 
     How alike two concepts are is the mean of two cosines. That of the atoms, `⟨v̂_k, v̂_l⟩`, says whether they point
     the same way; alone, it tells nothing of a basis (PCA), and little of an overcomplete dictionary whose training
@@ -141,8 +141,13 @@ def cluster(atoms: Float[Tensor, "K C"], firings: Firings | None = None) -> Conc
     the Ochiai coefficient of the two sets of PFVs, and concepts of which one is added where the other is taken away
     stand apart, as a group of them would hide what each does. Where either never fires the first stands for both.
 
-    Average linkage never joins closer clusters later, so the first n − 1 splits from the root are the cut into n.
-    Nodes are numbered as those of bisecting k-means: split i, from 0, makes the nodes 2i + 1 and 2i + 2.
+    The mean is the cosine of two vectors laid end to end, so `‖·‖² = 2 (1 − likeness)` between unit vectors, and Ward's
+    method (1963) joins the two clusters that add least to the squares within. Average linkage would split off one
+    outlier after another: of 13 groups of the bundled ResNet's 1666 concepts of `layer4.1`, the largest has 1630; by
+    Ward's method it has 262, by bisecting k-means 180.
+
+    No join is cheaper than one before, so the first n − 1 splits from the root are the cut into n. Nodes are numbered
+    as those of bisecting k-means: split i, from 0, makes the nodes 2i + 1 and 2i + 2.
 
     Args:
         firings: None: by the cosine of the atoms alone.
@@ -160,7 +165,7 @@ def cluster(atoms: Float[Tensor, "K C"], firings: Firings | None = None) -> Conc
     if count == 1:
         return ConceptTree(torch.tensor([-1]), torch.tensor([1]), torch.tensor([0]), by)
     hierarchy = extra("scipy.cluster.hierarchy", "concepts")
-    merges = hierarchy.linkage(_distances(atoms, firings), method="average")
+    merges = hierarchy.linkage(_distances(atoms, firings), method="ward")
     number = np.zeros(2 * count - 1, np.int64)
     number[merges[::-1, :2].astype(np.int64).ravel()] = np.arange(1, 2 * count - 1)
     parents = np.concatenate([[-1], np.repeat(number[: count - 1 : -1], 2)])
@@ -170,18 +175,19 @@ def cluster(atoms: Float[Tensor, "K C"], firings: Firings | None = None) -> Conc
 
 
 def _distances(atoms: Float[Tensor, "K C"], firings: Firings | None) -> Float[np.ndarray, " pairs"]:
-    """1 − likeness of all pairs, the concept with the smaller number first, as scipy has them."""
+    """`√(2 (1 − likeness))` of all pairs, the concept with the smaller number first, as scipy has them."""
     units, count = F.normalize(atoms.detach().cpu().double()), len(atoms)
     signs = None if firings is None else firings.units(count)
     found, end = np.empty(count * (count - 1) // 2), 0
     for start in range(0, count, _AT_ONCE):
-        rows = slice(start, start + _AT_ONCE)
-        alike = (units[rows] @ units.T).numpy()
+        rows, others = slice(start, start + _AT_ONCE), slice(start, None)
+        alike = (units[rows] @ units[others].T).numpy()
         if signs is not None:
-            fires, together = np.diff(signs.indptr) > 0, (signs[rows] @ signs.T).toarray()
-            alike = np.where(fires[rows, None] & fires, (alike + together) / 2, alike)
-        for row, values in enumerate(alike, start):
-            found[end : end + count - 1 - row] = values[row + 1 :]
-            end += count - 1 - row
-    np.subtract(1, found, out=found)
-    return found.clip(0, out=found)
+            fires, together = np.diff(signs.indptr) > 0, (signs[rows] @ signs[others].T).toarray()
+            alike = np.where(fires[rows, None] & fires[others], (alike + together) / 2, alike)
+        for row, values in enumerate(alike):
+            found[end : end + len(values) - 1 - row] = values[row + 1 :]
+            end += len(values) - 1 - row
+    found *= -2
+    found += 2
+    return np.sqrt(found.clip(0, out=found), out=found)
