@@ -12,7 +12,9 @@ from torch import Tensor, nn
 
 from ierf.concepts.codes import Codes
 from ierf.concepts.layer_concepts import ClassShares
+from ierf.concepts.relaxed_lasso import refit as least_squares
 from ierf.concepts.sparse_coding import lasso
+from ierf.concepts.tree import ConceptTree, cluster
 from ierf.errors import IerfError
 from ierf.model import Preprocess, VisionModel
 
@@ -92,8 +94,14 @@ class SmallConcepts:
             raise IerfError(f"there is no concept {index}")
         return index
 
-    def encode(self, pfvs: Float[Tensor, "N P C"]) -> Codes:
-        flat = lasso(pfvs.reshape(-1, pfvs.shape[-1]) - self.shift, self.atoms, self.lam, self.positive).sparse
+    @property
+    def hierarchy(self) -> ConceptTree:
+        return cluster(self.atoms)
+
+    def encode(self, pfvs: Float[Tensor, "N P C"], refit: bool = False) -> Codes:
+        x = pfvs.reshape(-1, pfvs.shape[-1]) - self.shift
+        found = lasso(x, self.atoms, self.lam, self.positive)
+        flat = least_squares(x, self.atoms, found, self.positive).sparse if refit else found.sparse
         shape = *pfvs.shape[:-1], -1
         return Codes(flat.indices.view(shape), flat.values.view(shape), len(self))
 

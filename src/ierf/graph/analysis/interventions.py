@@ -299,7 +299,7 @@ def concepts_of(bank: "ConceptBank", name: str) -> tuple[str, list[int]]:
         )
     if not layer or not number.isdecimal():
         raise IerfError(
-            f"a concept is named by its layer and number, as in layer3.1/512, a group as in layer3.1/group77, not {name!r}"
+            f"a concept is named by its layer and number, as in layer3.1/512, a group as layer3.1/group77, not {name!r}"
         )
     concepts = bank.layer(layer)
     return layer, concepts.hierarchy.members(int(number)) if group else [concepts.concept(int(number))]
