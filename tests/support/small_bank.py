@@ -1,6 +1,6 @@
 """A linear network whose edges are known, and concepts by hand for it."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import Any
@@ -120,6 +120,13 @@ class SmallBank:
     @property
     def layers(self) -> tuple[str, ...]:
         return tuple(self.of)
+
+    @property
+    def store(self) -> Any:
+        raise IerfError("concepts by hand have no store")
+
+    def pictures(self, layer: str, concepts: Sequence[int], n: int) -> list[list[Image.Image]]:
+        return [self.exemplar_pictures(layer, concept, n) for concept in concepts]
 
     def layer(self, name: str) -> SmallConcepts:
         return self.of[name]

@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,10 +28,13 @@ from typer.core import TyperGroup
 from ierf.errors import IerfError, UnknownNameError
 from ierf.experiments import Track
 from ierf.files import write
+from ierf.progress import Progress as Told
 
 DEFAULT_MODEL = "bundled:resnet18-tiny"
 INTERRUPTED, USAGE = 130, 2
 """Exit statuses."""
+_QUIET = 5.0
+"""Seconds between lines where there is no terminal."""
 
 
 def out() -> Console:
@@ -67,6 +71,22 @@ def progress_bar(*columns: ProgressColumn, hidden: bool = False) -> Progress:
     """On standard error, if that is a terminal; by default what is done, a bar, counts and the time that is left."""
     usual = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     return Progress(*(columns or usual), console=err(), transient=True, disable=hidden or not err().is_terminal)
+
+
+@contextmanager
+def told() -> Iterator[Told]:
+    """How far a computation is, on standard error: a bar on a terminal, elsewhere a line every few seconds."""
+    with progress_bar() as bar:
+        task, last = bar.add_task("", total=None), time.monotonic()
+
+        def tell(stage: str, done: int, total: int) -> None:
+            nonlocal last
+            bar.update(task, description=stage, completed=done, total=total)
+            if not err().is_terminal and time.monotonic() - last > _QUIET:
+                last = time.monotonic()
+                err().print(f"{stage} ({done} of {total})", highlight=False, markup=False, soft_wrap=True)
+
+        yield tell
 
 
 @contextmanager

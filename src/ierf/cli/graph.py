@@ -2,14 +2,14 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import torch
 import typer
 
-from ierf.cli.app import DEFAULT_MODEL, Device, Model, names_of, say, say_path
-from ierf.errors import IerfError
-from ierf.graph.concept_graph import KEEP
+from ierf.cli.app import DEFAULT_MODEL, Device, Model, names_of, say, say_path, told
+from ierf.errors import IerfError, UnknownNameError
+from ierf.graph.concept_graph import BUDGET, KEEP, MOST_STEPS, STEPS, NodesName
 from ierf.model import VisionModel, evaluating, find_images, load, read_image
 
 if TYPE_CHECKING:
@@ -38,10 +38,32 @@ def graph(
     compare: Annotated[bool, typer.Option("--compare", help="Two photographs: what differs from one to the other.")] = (
         False
     ),
+    nodes: Annotated[
+        str,
+        typer.Option(
+            "--nodes",
+            metavar="groups|concepts",
+            help="Groups of all concepts of a layer, or its top ones.",
+        ),
+    ] = "groups",
+    budget: Annotated[int, typer.Option(min=1, help="Groups of each layer.")] = BUDGET,
+    refit: Annotated[
+        bool, typer.Option("--refit/--no-refit", help="Groups: least squares on the concepts that the Lasso chose.")
+    ] = True,
+    interventions: Annotated[
+        bool, typer.Option("--interventions", help="Take every node out and say how well claims foretell effects.")
+    ] = False,
     keep: Annotated[
-        float, typer.Option(min=0.01, max=1, metavar="SHARE", help="Of the flow between layers whose edges are kept.")
-    ] = KEEP,
-    steps: Annotated[int, typer.Option(min=1, help="Of integrated gradients, at least.")] = 16,
+        float | None,
+        typer.Option(
+            min=0.01,
+            max=1,
+            metavar="SHARE",
+            help="Of the flow between layers whose edges are kept; default: all of groups, 0.8 of concepts.",
+        ),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=1, help="Of integrated gradients, at least.")] = STEPS,
+    most_steps: Annotated[int, typer.Option(min=1, help="And at most, where they do not add up.")] = MOST_STEPS,
     seed: Annotated[int, typer.Option(help="Of the random concepts that edges are tested against.")] = 0,
     device: Device = "cpu",
     out: Annotated[
@@ -57,6 +79,8 @@ def graph(
 
         ierf graph cat.jpg --bank bank/ --class tabby --class "Egyptian cat"
 
+        ierf graph cat.jpg --bank bank/ --budget 8 --interventions
+
         ierf graph --diagnose cat.jpg --bank bank/ --true tabby --predicted tiger
 
         ierf graph --compare cat.jpg adversarial.png --bank bank/ --out compare.html
@@ -65,21 +89,33 @@ def graph(
     from ierf.graph import ConceptGraph, left_out
 
     _check_options(diagnose, compare, bool(classes), true is not None or predicted is not None, out)
+    if nodes not in get_args(NodesName):
+        raise UnknownNameError("kind of nodes", nodes, get_args(NodesName))
+    if interventions and (diagnose or compare):
+        raise IerfError("--interventions belongs to a graph; a diagnosis takes nodes out already")
     vision_model, concepts = load(model, device), ConceptBank.load(bank)
     concepts.check_model(vision_model)
     names = names_of(layers)
     files = find_images(photos)
-    options: dict[str, Any] = {"layers": names, "steps": steps, "seed": seed}
-    if diagnose:
-        _diagnose(vision_model, concepts, files, (true, predicted), (keep, single_file), out, options)
-    elif compare:
-        _compare(vision_model, concepts, files, classes or None, (keep, single_file), out, options)
-    else:
-        one = files[0] if len(files) == 1 else files
-        made = ConceptGraph.build(vision_model, concepts, one, classes or None, keep=keep, **options)
-        for text in left_out(made):
-            say(text)
-        say_path(made.save(out, single_file))
+    options: dict[str, Any] = {"layers": names, "nodes": nodes, "steps": steps, "most_steps": most_steps, "seed": seed}
+    if nodes == "groups":
+        options |= {"budget": budget, "refit": refit}
+    drawn = keep if keep is not None else 1.0 if nodes == "groups" else KEEP
+    with told() as progress:
+        options["progress"] = progress
+        if diagnose:
+            _diagnose(vision_model, concepts, files, (true, predicted), (drawn, single_file), out, options)
+        elif compare:
+            _compare(vision_model, concepts, files, classes or None, (drawn, single_file), out, options)
+        else:
+            one = files[0] if len(files) == 1 else files
+            made = ConceptGraph.build(vision_model, concepts, one, classes or None, keep=keep, **options)
+            for text in left_out(made):
+                say(text)
+            if interventions:
+                for text in made.test(vision_model, concepts, one).summary():
+                    say(text)
+            say_path(made.save(out, single_file))
 
 
 def _check_options(diagnose: bool, compare: bool, classes: bool, two_classes: bool, out: Path) -> None:

@@ -86,11 +86,11 @@ class ConceptGraph:
         classes: Sequence[str | int] | None = None,
         layers: Sequence[str] | None = None,
         *,
-        nodes: NodesName = "concepts",
+        nodes: NodesName | None = None,
         budget: int = BUDGET,
         refit: bool = True,
-        top: int = TOP,
-        shared: int = SHARED,
+        top: int | None = None,
+        shared: int | None = None,
         also: Mapping[str, Sequence[int]] | None = None,
         steps: int = STEPS,
         most_steps: int = MOST_STEPS,
@@ -121,11 +121,11 @@ class ConceptGraph:
                 the other is in memory, and each is looked at twice.
             classes: names or indices; None: the two most probable of the first photograph.
             layers: those of the bank if None, in the bank's order, which must be that of the network.
-            nodes: "groups" or "concepts".
+            nodes: "groups" or "concepts"; None: groups, but where `top`, `shared` or `also` ask for single concepts.
             budget: groups of each layer.
             refit: of groups: least squares on the concepts that the Lasso chose, instead of its shrunk coefficients.
-            top: concepts of each layer that become nodes for each class.
-            shared: those that become nodes for all classes together.
+            top: concepts of each layer that become nodes for each class; None: 5.
+            shared: those that become nodes for all classes together; None: 3.
             also: more concepts that become nodes, for each layer.
             steps: of integrated gradients; three or nine times as many where attributions do not add up within 1e-3.
             most_steps: no more than these.

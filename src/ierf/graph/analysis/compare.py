@@ -12,8 +12,8 @@ import torch
 from torch import nn
 
 from ierf.errors import IerfError
-from ierf.graph.building.build import build, build_groups, important_concepts
-from ierf.graph.concept_graph import KEEP, ConceptGraph, NodesName
+from ierf.graph.building.build import build, build_groups, important_concepts, kind_of_nodes
+from ierf.graph.concept_graph import KEEP, SHARED, TOP, ConceptGraph, NodesName
 from ierf.graph.elements import Edge, Node
 from ierf.graph.picture.page import Finding, save_page
 from ierf.model import VisionModel, as_vision_model, evaluating
@@ -87,24 +87,31 @@ def compare_photographs(
     classes: Sequence[str | int] | None = None,
     layers: Sequence[str] | None = None,
     *,
-    nodes: NodesName = "concepts",
+    nodes: NodesName | None = None,
+    top: int | None = None,
+    shared: int | None = None,
     **options: Any,
 ) -> Comparison:
     """The graphs of two photographs on the same concepts, those that matter in either, and what differs.
 
-    nodes: "groups": the same groups of both, chosen by what they show in either; nothing but residuals is left out.
+    No edge is pruned.
 
-    `classes`: None: what the network says of the one and of the other, and if that is the same, its two most probable
-    of the first. No edge is pruned. `options` are those of `ConceptGraph.build`.
+    Args:
+        classes: None: what the network says of the one and of the other, and if that is the same, its two most probable
+            of the first.
+        nodes: "groups": the same ones for both, chosen by what they show in either; "concepts": those that matter most
+            in either. None: groups, but where `top` or `shared` ask for single concepts.
+        options: others of `ConceptGraph.build`.
     """
     vision_model = as_vision_model(model)
     wanted = list(classes) if classes is not None else _said(vision_model, before, after)
-    if nodes == "groups":
+    if kind_of_nodes(nodes, top=top, shared=shared) == "groups":
         first, second = build_groups(vision_model, bank, [before, after], wanted, layers, **options)
         return compare(first, second)
-    chosen = [important_concepts(vision_model, bank, photo, wanted, layers) for photo in (before, after)]
+    limits = {"top": TOP if top is None else top, "shared": SHARED if shared is None else shared}
+    chosen = [important_concepts(vision_model, bank, photo, wanted, layers, **limits) for photo in (before, after)]
     also = {layer: list(dict.fromkeys([*chosen[0][layer], *chosen[1][layer]])) for layer in chosen[0]}
-    options = {**options, "also": also, "keep": 1.0}
+    options = {**options, **limits, "also": also, "keep": 1.0}
     first, second = (build(vision_model, bank, photo, wanted, layers, **options) for photo in (before, after))
     return compare(first, second)
 

@@ -1,13 +1,13 @@
 """Building a concept graph (VI): which concepts, and how much each matters to those of the next layer."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING, Any, get_args
 
 import torch
 from torch import Tensor, nn
 
 from ierf.errors import IerfError, UnknownNameError
-from ierf.graph.building.encoding import EncodedLayers, Photographs, encode, open_photographs
+from ierf.graph.building.encoding import EncodedLayers, Photographs, encode, open_photographs, patches_only
 from ierf.graph.building.group_graph import GroupSettings, group_graphs
 from ierf.graph.building.layer_attribution import Attributor, EncodedPhotograph, importances
 from ierf.graph.building.layer_edges import layer_edges
@@ -45,11 +45,11 @@ def build(
     classes: Sequence[str | int] | None = None,
     layers: Sequence[str] | None = None,
     *,
-    nodes: NodesName = "concepts",
+    nodes: NodesName | None = None,
     budget: int = BUDGET,
     refit: bool = True,
-    top: int = TOP,
-    shared: int = SHARED,
+    top: int | None = None,
+    shared: int | None = None,
     also: Mapping[str, Sequence[int]] | None = None,
     steps: int = STEPS,
     most_steps: int = MOST_STEPS,
@@ -60,9 +60,7 @@ def build(
     progress: Progress | None = None,
 ) -> ConceptGraph:
     """The Interlayer Concept Graph of a photograph, or the mean of those of many, see `ConceptGraph.build`."""
-    if nodes not in get_args(NodesName):
-        raise UnknownNameError("kind of nodes", nodes, get_args(NodesName))
-    if nodes == "groups":
+    if kind_of_nodes(nodes, top=top, shared=shared, also=also) == "groups":
         (graph,) = build_groups(
             model,
             bank,
@@ -79,6 +77,7 @@ def build(
             progress=progress,
         )
         return graph if keep is None else graph.pruned(keep)
+    top, shared = TOP if top is None else top, SHARED if shared is None else shared
     keep = KEEP if keep is None else keep
     vision_model = as_vision_model(model)
     names = tuple(layers or bank.layers)
@@ -137,11 +136,26 @@ def build(
             "seed": seed,
             "extractor": bank.plan.extractor,
             "lam": {layer: bank.layer(layer).lam for layer in names},
-            "patches_only": _patches_only(bank, names),
+            "patches_only": patches_only(bank, names),
         },
         view=source.view,
     ).pruned(keep)
     return with_pictures(graph, vision_model, bank, source, encoded, counted) if pictures else graph
+
+
+def kind_of_nodes(nodes: NodesName | None, **of_concepts: Any) -> NodesName:
+    """What was asked for: groups, but where options of single concepts are given.
+
+    Raises `UnknownNameError` for another name, and `IerfError` for groups with such options.
+    """
+    given = [name for name, value in of_concepts.items() if value is not None]
+    if nodes is None:
+        return "concepts" if given else "groups"
+    if nodes not in get_args(NodesName):
+        raise UnknownNameError("kind of nodes", nodes, get_args(NodesName))
+    if nodes == "groups" and given:
+        raise IerfError(f"{', '.join(given)} belong to nodes='concepts'; groups hold all concepts, see budget")
+    return nodes
 
 
 def build_groups(
@@ -209,12 +223,6 @@ def _classes(model: VisionModel, x: Tensor, classes: Sequence[str | int] | None)
     if not classes:
         raise IerfError("a graph needs a class to lead to; classes=None takes the two most probable")
     return tuple(dict.fromkeys(model.class_index(c, len(logits)) for c in classes))
-
-
-def _patches_only(bank: "ConceptBank", layers: Sequence[str]) -> bool:
-    """Whether there are tokens in front of patches, and concepts were found without them."""
-    there = any(bank.layer(layer).prefix_tokens for layer in layers)
-    return there and not bank.plan.store.sampling.get("prefix_tokens", False)
 
 
 def _with(selection: NodeSelection, more: Sequence[int], bank: "ConceptBank", layer: str) -> NodeSelection:

@@ -186,6 +186,12 @@ def _factors(x: Float[Tensor, "P C"]) -> tuple[Float[Tensor, "P R"], Float[Tenso
     return x, torch.eye(channels, dtype=x.dtype, device=x.device)
 
 
+def patches_only(bank: "ConceptBank", layers: Sequence[str]) -> bool:
+    """Whether there are tokens in front of patches, and concepts were found without them."""
+    there = any(bank.layer(layer).prefix_tokens for layer in layers)
+    return there and not bank.plan.store.sampling.get("prefix_tokens", False)
+
+
 def principal_directions(x: Float[Tensor, "P C"], count: int) -> Float[Tensor, "E C"]:
     """The unit vectors along which x is largest, `E ≤ count`; each points where most of x does."""
     if not count:

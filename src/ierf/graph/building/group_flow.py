@@ -59,7 +59,7 @@ class Groups:
     def table(self) -> Float[Tensor, "N F"]:
         """1 where a node of the finest cut is part of a node."""
         rows = [[float(set(fine) <= set(node)) for fine in self.finest] for node in self.nodes]
-        return torch.tensor(rows).reshape(len(self.nodes), len(self.finest))
+        return torch.tensor(rows, dtype=torch.float64).reshape(len(self.nodes), len(self.finest))
 
     def parts(self, of_layer: EncodedLayer) -> Float[Tensor, "F P C"]:
         """`Σ_{k∈g} u_pk v_k` of each of the finest nodes."""
@@ -230,14 +230,14 @@ class GroupFlow:
         values[-classes:] *= scale[:, None]
         ends[:, -classes:] = torch.stack(logits)
         means = LayerMeans(
-            values=x.spread(values.T).cpu(),
-            ends=ends.cpu(),
-            lengths=x.spread(along.sum(0)).cpu(),
-            prefix_lengths=x.spread(along[: here.concepts.prefix_tokens or 0].sum(0)).cpu(),
-            coefficients=x.spread(x.codes.sum(0)).cpu(),
-            logits=with_concepts.cpu(),
-            held=(handed / change).cpu(),
-            used=x.spread(torch.ones_like(x.codes[0])).cpu(),
+            values=_double(x.spread(values.T)),
+            ends=_double(ends),
+            lengths=_double(x.spread(along.sum(0))),
+            prefix_lengths=_double(x.spread(along[: here.concepts.prefix_tokens or 0].sum(0))),
+            coefficients=_double(x.spread(x.codes.sum(0))),
+            logits=_double(with_concepts),
+            held=_double(handed / change),
+            used=_double(x.spread(torch.ones_like(x.codes[0]))),
             active=float(len(made.active)),
             l0=here.l0,
             residual_share=here.residual_share,
@@ -268,11 +268,11 @@ class GroupFlow:
         count, classes = len(self.work.bank.layer(layer)), len(self.work.classes)
         upper = None if above is None else above.groups
         own, rest = means.values[count:-1], means.values[-1]
-        targets = torch.eye(classes) if upper is None else upper.table
+        targets = torch.eye(classes, dtype=torch.float64) if upper is None else upper.table
         fine_targets = slice(0, len(means.ends[0]) - (0 if upper is None else classes))
         closed = Groups(cut, count, 0)
         opened = Groups(cut, count, len(own))
-        above_flow = torch.full((classes,), 1 / classes) if above is None else above.flow
+        above_flow = torch.full((classes,), 1 / classes, dtype=torch.float64) if above is None else above.flow
         folded = rest + own.sum(0)
         opens = _flow(closed.summed(means.values)[:, fine_targets], folded[fine_targets], above_flow)[-1] > OPENS
         groups, residual = (opened, rest) if opens else (closed, folded)
@@ -310,20 +310,19 @@ class GroupFlow:
         if not all(map(len, random)):
             return None
         atoms = concepts.atoms
-        drawn = torch.zeros(self.draws, len(groups.finest), fine.shape[1])
-        values = torch.zeros(len(groups.finest), fine.shape[1])
+        drawn = torch.zeros(self.draws, len(groups.finest), fine.shape[1], dtype=torch.float64)
+        values = torch.zeros_like(fine)
         for (_, layers), of_photo in zip(source, slopes, strict=False):
             x = layers[layer].whole
             place = {concept: i for i, concept in enumerate(x.active.tolist())}
             sensitivity = torch.einsum("pa,tpc->atc", x.codes, of_photo)
-            values += groups.summed(x.spread((sensitivity * x.atoms[:, None]).sum(-1)).cpu()) / len(slopes)
+            values += groups.summed(_double(x.spread((sensitivity * x.atoms[:, None]).sum(-1)))) / len(slopes)
             for g, (own, others) in enumerate(zip(members, random, strict=True)):
                 here = [i for i, k in enumerate(own) if k in place]
                 at = [place[own[i]] for i in here]
                 norms = x.atoms[at].norm(dim=1)
-                drawn[:, g] += drawn_values(sensitivity[at], norms, atoms.to(x.atoms), others[:, here]).cpu() / len(
-                    slopes
-                )
+                of_group = drawn_values(sensitivity[at], norms, atoms.to(x.atoms), others[:, here])
+                drawn[:, g] += _double(of_group) / len(slopes)
         at_all = torch.einsum("nf,dft,st->dns", groups.table, drawn, targets)
         found = p_values_of_groups(groups.table @ values @ targets.T, at_all)
         own_directions = torch.tensor([min(node) >= len(concepts) for node in groups.nodes])
@@ -332,12 +331,12 @@ class GroupFlow:
     def _effects(self, source: Source, layer: str, groups: Groups) -> Float[Tensor, "N C"]:
         """`logit(X) − logit(X − Σ_{k∈g} u_k v_k)`, the mean over photographs."""
         objective = LayerObjective(self.work.section(layer, None), Logits(self.work.classes))
-        total = torch.zeros(len(groups.nodes), len(self.work.classes))
+        total = torch.zeros(len(groups.nodes), len(self.work.classes), dtype=torch.float64)
         self.work.progress.begin(f"taking groups out of {layer}")
         for _, layers in source:
             here = layers[layer]
-            parts = (groups.table.to(here.pfvs) @ groups.parts(here).flatten(1)).view(-1, *here.pfvs.shape)
-            logits = objective.values(torch.cat([here.pfvs[None], here.pfvs - parts])).cpu()
+            parts = (groups.table.to(here.pfvs) @ groups.parts(here).flatten(1)).view(len(total), *here.pfvs.shape)
+            logits = _double(objective.values(torch.cat([here.pfvs[None], here.pfvs - parts])))
             total += (logits[0] - logits[1:]) / len(source)
         return total
 
@@ -346,7 +345,12 @@ class GroupFlow:
     ) -> Float[Tensor, "F T P"]:
         """`Σ_{k∈g} u_pk ⟨∫ ∂S_t/∂x_p dα, v_k⟩` of the finest nodes."""
         (_, layers) = next(iter(source))
-        return torch.einsum("fpc,tpc->ftp", groups.parts(layers[layer]), slopes[0]).cpu()
+        return _double(torch.einsum("fpc,tpc->ftp", groups.parts(layers[layer]), slopes[0]))
+
+
+def _double(values: Tensor) -> Tensor:
+    """On the CPU, in a type in which means over photographs lose nothing."""
+    return values.detach().cpu().double()
 
 
 def scales(handed: Float[Tensor, " C"], change: Float[Tensor, " C"]) -> Float[Tensor, " C"]:

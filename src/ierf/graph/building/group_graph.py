@@ -1,6 +1,6 @@
 """Concept graphs of groups: the rows of `group_flow` as nodes at every level, accounts, and pictures."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from itertools import chain, pairwise
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ierf.concepts import crops
 from ierf.errors import IerfError
-from ierf.graph.building.encoding import EncodedLayer, OpenedPhotographs, encode
+from ierf.graph.building.encoding import EncodedLayer, OpenedPhotographs, encode, patches_only
 from ierf.graph.building.group_flow import OWN, GroupFlow, GroupRow, Groups
 from ierf.graph.building.layer_attribution import Attributor, EncodedPhotograph
 from ierf.graph.building.layer_edges import EDGE_MAP_SIDE
@@ -114,6 +114,7 @@ def _graph(
             "method": "ig",
             "extractor": work.bank.plan.extractor,
             "lam": {layer: work.bank.layer(layer).lam for layer in work.layers},
+            "patches_only": patches_only(work.bank, work.layers),
             "trees": {layer: work.bank.layer(layer).hierarchy.made_by for layer in work.layers},
         },
         view=album.photographs.view,
@@ -245,8 +246,9 @@ def _with_pictures(
     concepts, groups = work.bank.layer(layer), row.groups
     vectors = _vectors(concepts, row)
     exemplars = _exemplars(work.bank, concepts, vectors, groups.nodes)
+    shares = {k: concepts.class_shares.of(k) for node in groups.finest for k in node if k < len(concepts)}
     found = [
-        replace(node, exemplars=pictures, facts=_facts(work.bank, concepts, members, row))
+        replace(node, exemplars=pictures, facts=_facts(work.bank, concepts, members, row, shares))
         for node, pictures, members in zip(nodes, exemplars, groups.nodes, strict=True)
     ]
     if single is None or not found:
@@ -257,7 +259,7 @@ def _with_pictures(
     fine = torch.einsum("fpc,pc->fp", groups.parts(encoded), centred / length.where(length > 0, 1))
     table = groups.table.to(fine)
     ierfs = coefficient_ierfs(work.model, x, encoded, fine)
-    maps, pixels = table @ fine, (groups.table @ ierfs.flatten(1)).view(-1, *ierfs.shape[1:])
+    maps, pixels = table @ fine, (groups.table.to(ierfs) @ ierfs.flatten(1)).view(len(nodes), *ierfs.shape[1:])
     return [
         replace(node, map=Cells.of(encoded.on_map(of_node)), ierf=Cells.of(ierf))
         for node, of_node, ierf in zip(found, maps, pixels, strict=True)
@@ -267,9 +269,9 @@ def _with_pictures(
 def _vectors(concepts: "LayerConcepts", row: GroupRow) -> Float[Tensor, "N C"]:
     """`Σ_p Σ_{k∈g} u_pk v_k` of the nodes: what the group is here."""
     count = len(concepts)
-    own = row.means.coefficients[:count, None] * concepts.atoms.cpu()
+    own = row.means.coefficients[:count, None] * concepts.atoms.cpu().double()
     table = membership([[k for k in node if k < count] for node in row.groups.nodes], torch.arange(count))
-    return table @ own
+    return (table.double() @ own).float()
 
 
 def _exemplars(
@@ -295,7 +297,11 @@ def _exemplars(
 
 
 def _facts(
-    bank: "ConceptBank", concepts: "LayerConcepts", members: Sequence[int], row: GroupRow
+    bank: "ConceptBank",
+    concepts: "LayerConcepts",
+    members: Sequence[int],
+    row: GroupRow,
+    of_classes: Mapping[int, Mapping[int, float]],
 ) -> ConceptFacts | None:
     """What the bank knows of a group's concepts, by what each adds here; None for an own direction."""
     known = [k for k in members if k < len(concepts)]
@@ -307,12 +313,12 @@ def _facts(
     weights = weights / weights.sum().clamp_min(1e-30)
     classes: dict[int, float] = {}
     for k, weight in zip(known, weights.tolist(), strict=True):
-        for label, share in concepts.class_shares.of(k).items():
+        for label, share in of_classes[k].items():
             classes[label] = classes.get(label, 0.0) + weight * share
     shares = sorted(classes.items(), key=lambda item: -item[1])[:_CLASSES]
     return ConceptFacts(
-        frequency=float(weights @ concepts.frequencies[known]),
-        strength=float(weights @ concepts.strengths[known]),
+        frequency=float(weights @ concepts.frequencies[known].to(weights)),
+        strength=float(weights @ concepts.strengths[known].to(weights)),
         relevance=float(concepts.relevances[known].sum()),
         classes=tuple((bank.label(label), share) for label, share in shares),
         nearest=(),

@@ -142,7 +142,17 @@ def graph(served: ServedModel, picture: Image.Image, asked: GraphRequest) -> Wor
     def work(progress: JobProgress) -> Result:
         from ierf.graph import ConceptGraph, page, to_json
 
-        made = ConceptGraph.build(served.model, bank, picture, named, layers, keep=asked.keep, progress=progress.at)
+        made = ConceptGraph.build(
+            served.model,
+            bank,
+            picture,
+            named,
+            layers,
+            nodes=asked.nodes,
+            budget=asked.budget,
+            keep=asked.keep,
+            progress=progress.at,
+        )
         progress.at("the page")
         files = {
             PAGE: File("text/html; charset=utf-8", page(made).encode()),
@@ -166,15 +176,19 @@ def found_by(result: Result | None) -> "ConceptGraph | None":
 
 
 def _row(made: "ConceptGraph", layer: str, files: dict[str, File]) -> dict[str, Any]:
-    """A layer's concepts, the most important first."""
+    """A layer's concepts, or groups of them, the most important first."""
     from ierf.graph import caused, mosaic
     from ierf.graph import jpeg as encoded
 
     entries = []
-    concepts = [node for node in made.row(layer) if node.kind == "concept"]
+    concepts = [node for node in made.row(layer) if node.of_bank]
     for node in sorted(concepts, key=lambda node: -max(map(abs, node.importance))):
         pictures = {"elsewhere": mosaic(node.exemplars), "here": caused(made.view, node)}
-        names = {what: f"{layer}-{node.index}-{what}.jpg" for what, shown in pictures.items() if shown is not None}
+        names = {
+            what: f"{layer}-{node.id.rpartition('/')[2]}-{what}.jpg"
+            for what, shown in pictures.items()
+            if shown is not None
+        }
         files |= {names[what]: File("image/jpeg", encoded(s)) for what, s in pictures.items() if s is not None}
         entries.append({"id": node.id, "label": node.label, "importance": node.importance, **names})
     return {"layer": layer, "concepts": entries}
@@ -198,9 +212,11 @@ def intervention(served: ServedModel, picture: Image.Image, asked: InterventionR
         from ierf.graph import intervene
 
         progress.at("running the network on")
-        found = intervene(served.model, bank, served.model.prepare(picture), delete, insert)
+        of_graph = found_by(made)
+        refit = of_graph is not None and bool(of_graph.settings.get("refit", False))
+        found = intervene(served.model, bank, served.model.prepare(picture), delete, insert, refit)
         classes = _classes(found.before[0].double(), found.after[0].double(), named, served)
-        return Result({"classes": classes, "claims": _claims(found_by(made), found)}, {})
+        return Result({"classes": classes, "claims": _claims(of_graph, found)}, {})
 
     return work
 

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from ierf.errors import IerfError
-from ierf.graph.concept_graph import KEEP
+from ierf.graph.concept_graph import BUDGET, NodesName
 
 _MIB = 2**20
 RETRY_AFTER = 5
@@ -50,8 +50,8 @@ class RefusedError(IerfError):
 
 Class = Annotated[int, Field(ge=0)] | Annotated[str, Field(max_length=200)]
 Name = Annotated[str, Field(max_length=200)]
-Concept = Annotated[str, Field(max_length=200, pattern=r"^[^/]+/[0-9]{1,9}$")]
-"""As in "layer3.1/512"."""
+Concept = Annotated[str, Field(max_length=200, pattern=r"^[^/]+/(group)?[0-9]{1,9}$")]
+"""As in "layer3.1/512", or a group as in "layer3.1/group77"."""
 
 
 class _Request(BaseModel):
@@ -93,8 +93,11 @@ class GraphRequest(_Request):
     """None: the two most probable."""
     layers: Annotated[list[Name], Field(min_length=1, max_length=64)] | None = None
     """None: all of the bank."""
-    keep: Annotated[float, Field(gt=0, le=1)] = KEEP
-    """The share of the flow between two layers whose edges are kept."""
+    nodes: NodesName = "groups"
+    budget: Annotated[int, Field(ge=1, le=64)] = BUDGET
+    """Groups of each layer."""
+    keep: Annotated[float, Field(gt=0, le=1)] | None = None
+    """The share of the flow between two layers whose edges are kept; None: all of groups, 0.8 of concepts."""
 
 
 class InterventionRequest(_Request):

@@ -196,7 +196,7 @@ async function showIerf() {
 
 async function showGraph() {
   const layers = [...document.querySelectorAll("#layers input:checked")].map((box) => box.value);
-  const asked = { kind: "graph", photo: state.photo, keep: Number($("#keep").value) };
+  const asked = { kind: "graph", photo: state.photo, budget: Number($("#budget").value) };
   if (layers.length) asked.layers = layers;
   if (state.classes.length) asked.classes = state.classes.slice(0, 2);
   const job = await tasks.graph.compute(asked);

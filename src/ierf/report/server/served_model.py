@@ -87,9 +87,10 @@ class ServedModel:
         return self.bank
 
     def concept(self, name: str) -> str:
-        """A concept named by layer and number, as in "layer3.1/512"."""
-        layer, _, index = name.rpartition("/")
-        self.concepts().layer(layer).concept(int(index))
+        """A concept named by layer and number, as in "layer3.1/512", or a group, as in "layer3.1/group77"."""
+        from ierf.graph import concepts_of
+
+        concepts_of(self.concepts(), name)
         return name
 
     def predictions(self, picture: Image.Image) -> list[Prediction]:
