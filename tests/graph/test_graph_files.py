@@ -25,7 +25,7 @@ def test_a_file_of_version_1_has_no_maps_of_edges(tmp_path: Path) -> None:
     made = illustrated()
     path = made.save(tmp_path / "graph.json")
     content = json.loads(path.read_text())
-    assert content["version"] == 2
+    assert content["version"] == 3
     content["version"] = 1
     for edge in content["edges"]:
         del edge["map"]

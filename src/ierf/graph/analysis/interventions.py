@@ -181,7 +181,7 @@ def check_claims(
     rows = {layer: [node for node in graph.row(layer) if node.of_bank] for layer in graph.layers}
     members = {layer: [concepts_of(bank, node.id)[1] for node in row] for layer, row in rows.items()}
     score = Logits([node.index for node in graph.classes])
-    lost = {layer: torch.zeros(len(row), len(graph.classes)) for layer, row in rows.items()}
+    lost = {layer: torch.zeros(len(row), len(graph.classes), dtype=torch.float64) for layer, row in rows.items()}
     refit = bool(graph.settings.get("refit", False))
     with torch.no_grad(), evaluating(vision_model.net):
         sections = {
@@ -190,17 +190,15 @@ def check_claims(
         for i in range(len(source)):
             for layer, here in encode(vision_model, bank, source.x(i), graph.layers, refit).items():
                 without = here.pfvs - here.parts(members[layer])
-                logits = LayerObjective(sections[layer], score).values(torch.cat([here.pfvs[None], without])).cpu()
+                logits = (
+                    LayerObjective(sections[layer], score).values(torch.cat([here.pfvs[None], without])).cpu().double()
+                )
                 lost[layer] += (logits[0] - logits[1:]) / len(source)
-    return ClaimTest(
-        {
-            layer: LayerTest(
-                tuple(node.id for node in row), torch.tensor([node.importance for node in row]), lost[layer]
-            )
-            for layer, row in rows.items()
-            if row
-        }
-    )
+    claimed = {
+        layer: torch.tensor([node.importance for node in row], dtype=torch.float64) for layer, row in rows.items()
+    }
+    ids = {layer: tuple(node.id for node in row) for layer, row in rows.items()}
+    return ClaimTest({layer: LayerTest(ids[layer], claimed[layer], lost[layer]) for layer, row in rows.items() if row})
 
 
 def _ranks(values: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
