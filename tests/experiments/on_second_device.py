@@ -11,7 +11,7 @@ from torch import nn
 import ierf
 from ierf.cafe import LatentLayer, build_index, latent_curves
 from ierf.concepts.sae import SAE, InMemory, Training, train
-from ierf.experiments.local.sanity import cascade, copied
+from ierf.experiments.networks import cascade, copied
 from ierf.model import VisionModel
 
 assert fakedev.ext is not None
@@ -24,13 +24,13 @@ def checkpoints(folder: Path) -> None:
     settings = Training(samples=1000, batch=50, buffer=200, warmup=5)
 
     def trained(device: str, out: Path | None, until: int = 99) -> torch.Tensor:
-        def report(step: int, steps: int, metrics: object) -> None:
+        def progress(stage: str, step: int, steps: int) -> None:
             if step == until:
                 raise KeyboardInterrupt
 
         sae = SAE("batchtopk", 6, 24, 3, seed=1).to(device)
         try:
-            train({"": sae}, InMemory(x.to(device), 0), settings, out, save_every=5, report=report)
+            train({"": sae}, InMemory(x.to(device), 0), settings, out, save_every=5, progress=progress)
         except KeyboardInterrupt:
             assert until < 99
         return sae.decoder.detach().cpu()

@@ -21,8 +21,15 @@ from typer.testing import CliRunner
 from ierf.cli import main
 from ierf.concepts import EXTRACTORS, SAE
 from ierf.errors import IerfError, UnknownNameError
-from ierf.experiments.concepts.extractors import concept_stability, extractors
-from ierf.experiments.concepts.fitted import FitSettings, all_fitted, fitted, parse_recipes, quality
+from ierf.experiments.extractors import (
+    FitSettings,
+    all_fitted,
+    concept_stability,
+    extractors,
+    fitted,
+    parse_recipes,
+    quality,
+)
 from ierf.store import PFVStore
 
 SETTINGS = FitSettings(n_concepts=6, l0_ratio=0.7, held_out=5, seed=2)
@@ -109,7 +116,7 @@ def test_a_resumed_run_fits_nothing_twice_and_ends_like_an_unbroken_one(store: P
     Axes.fits = []
     for count in (1, 2, 3):
         with pytest.raises(KeyboardInterrupt):
-            extractors(store, recipes, tmp_path / "broken", SETTINGS, track=stop_after(count))
+            extractors(store, recipes, tmp_path / "broken", SETTINGS, progress=stop_after(count))
     resumed = extractors(store, recipes, tmp_path / "broken", SETTINGS)
     assert len(Axes.fits) == 2
     assert [r.json() for r in resumed.values()] == [r.json() for r in whole.values()]

@@ -19,7 +19,7 @@ import ierf
 from ierf.attribution import METHODS
 from ierf.errors import IerfError, UnknownNameError
 from ierf.experiments import GROUPS, Photo, open_data, parse_method, parse_methods
-from ierf.experiments.local.scores import LocalSettings, case, local, measured, seen_mask
+from ierf.experiments.local import LocalSettings, case, local, measured, seen_mask
 from ierf.metrics import attribution_localization, deletion, fidelity, insertion, pointing_game, sparseness, stability
 from ierf.model import Preprocess, VisionModel
 from ierf.rules import Tape

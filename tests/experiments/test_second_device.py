@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from ierf.experiments.local.sanity import copied
+from ierf.experiments.networks import copied
 
 
 @pytest.mark.shared_data

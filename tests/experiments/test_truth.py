@@ -13,7 +13,6 @@ from ierf.errors import IerfError
 from ierf.experiments import parse_methods
 from ierf.experiments.results import Results, as_values
 from ierf.experiments.truth import local
-from ierf.experiments.truth.between import truth_between
 from ierf.experiments.truth.concepts import (
     NONE,
     UNCLEAR,
@@ -23,7 +22,7 @@ from ierf.experiments.truth.concepts import (
     sampled,
     what_is_there,
 )
-from ierf.experiments.truth.edges import area_under_curve, planted, truth_edges
+from ierf.experiments.truth.edges import area_under_curve, planted, truth_between, truth_edges
 from ierf.experiments.truth.local import (
     COLUMNS,
     over_networks,

@@ -1,6 +1,5 @@
 """Runs of experiments: photographs that need no file from elsewhere, and Ctrl-C at a chosen moment."""
 
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +24,10 @@ def write_photographs(folder: Path, count: int = 4) -> Path:
 
 
 def stop_after(count: int) -> Any:
-    """Goes through so many units, then is interrupted."""
+    """Progress that is interrupted behind so many units."""
 
-    def track(units: Iterable[str]) -> Iterator[str]:
-        for i, unit in enumerate(units):
-            if i == count:
-                raise KeyboardInterrupt
-            yield unit
+    def progress(stage: str, done: int, total: int) -> None:
+        if done == count:
+            raise KeyboardInterrupt
 
-    return track
+    return progress

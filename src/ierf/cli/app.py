@@ -15,18 +15,18 @@ from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as Bar
 from rich.text import Text
 from typer.core import TyperGroup
 
 from ierf.errors import IerfError, UnknownNameError
-from ierf.experiments import Track
 from ierf.files import write
+from ierf.progress import Progress
 
 DEFAULT_MODEL = "bundled:resnet18-tiny"
 INTERRUPTED, USAGE = 130, 2
@@ -63,18 +63,24 @@ def save_picture(picture: Image, path: Path) -> None:
     say_path(write(path, content.getvalue()))
 
 
-def progress_bar(*columns: ProgressColumn, hidden: bool = False) -> Progress:
+def progress_bar(*columns: ProgressColumn, hidden: bool = False) -> Bar:
     """On standard error, if that is a terminal; by default what is done, a bar, counts and the time that is left."""
     usual = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*(columns or usual), console=err(), transient=True, disable=hidden or not err().is_terminal)
+    return Bar(*(columns or usual), console=err(), transient=True, disable=hidden or not err().is_terminal)
 
 
 @contextmanager
-def tracked() -> Iterator[Track]:
+def measuring() -> Iterator[Progress]:
     """A progress bar for the images of an experiment."""
-    columns = TextColumn("measuring"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-    with progress_bar(*columns) as bar:
-        yield bar.track
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with progress_bar(*columns, TimeRemainingColumn()) as bar:
+        yield shown_on(bar, "measuring")
+
+
+def shown_on(bar: Bar, stage: str) -> Progress:
+    """What shows on a bar how far a computation is, from `stage` on."""
+    task = bar.add_task(stage, total=None)
+    return lambda stage, done, total: bar.update(task, description=stage, completed=done, total=total)
 
 
 def one_of(name: str, *choices: str, help: str) -> Any:

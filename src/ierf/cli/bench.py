@@ -10,8 +10,8 @@ from rich.table import Table
 
 from ierf.cli.app import Device, Model, names_of, out, say
 from ierf.experiments import Cost, attnlrp_costs, collect_costs, srd_costs
-from ierf.experiments.cost.concepts import DATA, bisecting_costs, lasso_cost, lasso_costs, sae_costs, stored_case
-from ierf.experiments.cost.explanations import icat_costs
+from ierf.experiments.concept_costs import DATA, bisecting_costs, lasso_cost, lasso_costs, sae_costs, stored_case
+from ierf.experiments.costs import icat_costs
 from ierf.model import VisionModel, evaluating, load
 from ierf.store import PFVStore
 
@@ -197,7 +197,7 @@ def cafe(
     """The iERF of a latent against forward + gradient, and an index of all latents against a forward pass."""
     from ierf.cafe import LatentLayer
     from ierf.concepts.sae import saved_autoencoders, trained_values
-    from ierf.experiments.cost.explanations import cafe_costs
+    from ierf.experiments.costs import cafe_costs
     from ierf.store import First, open_images
 
     if threads is not None:

@@ -16,7 +16,7 @@ from ierf.cli.app import Device, names_of, one_of, out, progress_bar, say, say_p
 from ierf.concepts import ConceptBank, match_concepts
 from ierf.concepts.bank_fitting import L0_RATIO
 from ierf.errors import IerfError
-from ierf.experiments.concepts.extractors import ALIKE
+from ierf.experiments.extractors import ALIKE
 from ierf.model import VisionModel, load
 from ierf.store import PFVStore
 

@@ -33,7 +33,7 @@ from ierf.concepts import BisectingSphericalKMeans, choose_lam, lasso
 from ierf.concepts.sae import SAE, Training
 from ierf.concepts.sae.training import Run
 from ierf.errors import IerfError, UnknownNameError
-from ierf.experiments.cost.explanations import Cost, cost_of
+from ierf.experiments.costs import Cost, cost_of
 from ierf.model.loading.extras import extra
 from ierf.muted import muted
 from ierf.store import StoredLayer
