@@ -9,6 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from PIL.Image import Image
 from rich.console import Console
@@ -127,6 +128,14 @@ def warn(message: str) -> None:
     typer.echo(f"warning: {message}", err=True)
 
 
+def _device(value: str) -> str:
+    try:
+        torch.empty(0, device=value)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise IerfError(f"the device {value!r} cannot be used here: {str(error).splitlines()[0]}") from None
+    return value
+
+
 def _dtype(value: str | None) -> str | None:
     if value == "bf16":
         warn("--dtype bf16 is called --dtype bfloat16 now")
@@ -137,7 +146,9 @@ def _dtype(value: str | None) -> str | None:
 Model = Annotated[
     str, typer.Option("--model", "-m", metavar="SPEC", help="Where the model comes from; `ierf models` lists sources.")
 ]
-Device = Annotated[str, typer.Option(metavar="NAME", help="Where to compute: cpu, cuda, cuda:1, mps.")]
+Device = Annotated[
+    str, typer.Option(metavar="NAME", callback=_device, help="Where to compute: cpu, cuda, cuda:1, mps.")
+]
 Dtype = Annotated[
     str | None,
     typer.Option(

@@ -66,6 +66,7 @@ def extractors(
     held_out: HeldOut = FitSettings.held_out,
     dictionary_limit: DictionaryLimit = DICTIONARY_LIMIT,
     seed: Seed = 0,
+    device: Device = "cpu",
     out: Folder = Path("ierf-extractors"),
 ) -> None:
     """Table III: what each extractor keeps of feature vectors that it has not seen, and how sparsely.
@@ -89,6 +90,7 @@ def extractors(
             settings,
             layers=names_of(layers),
             dictionary_limit=dictionary_limit,
+            device=device,
             progress=progress,
         )
     show_all(found, out)
@@ -104,6 +106,7 @@ def concept_stability(
     dictionary_limit: DictionaryLimit = DICTIONARY_LIMIT,
     seeds: Annotated[int, typer.Option(min=2, help="So many fits of each.")] = 3,
     seed: Annotated[int, typer.Option(help="The first of them.")] = 0,
+    device: Device = "cpu",
     out: Folder = Path("ierf-extractors"),
 ) -> None:
     """How alike the concepts are that an extractor finds with different seeds, matched one to one.
@@ -126,6 +129,7 @@ def concept_stability(
             seeds=seeds,
             layers=names_of(layers),
             dictionary_limit=dictionary_limit,
+            device=device,
             progress=progress,
         )
     show_all(found, out)

@@ -158,12 +158,13 @@ def quality(
 
 
 def lasso_quality(found: Fitted, x: Float[Tensor, "N C"]) -> Float[Tensor, "3 N"]:
-    """`quality` with the Lasso's codes."""
+    """`quality` with the Lasso's codes, where x is."""
     parts = []
+    atoms, shift, origin = (tensor.to(x) for tensor in (found.atoms, found.shift, found.origin))
     for some in torch.split(x, _AT_ONCE):
-        codes = lasso(some - found.shift, found.atoms, found.lam)
-        made = codes.reconstruct(found.atoms) + found.shift
-        parts.append(quality(some, made, codes.sparse.counts(), len(found.atoms), found.origin))
+        codes = lasso(some - shift, atoms, found.lam)
+        made = codes.reconstruct(atoms) + shift
+        parts.append(quality(some, made, codes.sparse.counts(), len(atoms), origin))
     return torch.cat(parts, 1)
 
 
@@ -172,7 +173,15 @@ def store_digest(store: PFVStore) -> str:
     return hashlib.sha256(json.dumps(store.plan.to_json(), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def fitted(store: PFVStore, layer: str, recipe: Recipe, seed: int, settings: FitSettings, folder: Path) -> Fitted:
+def fitted(
+    store: PFVStore,
+    layer: str,
+    recipe: Recipe,
+    seed: int,
+    settings: FitSettings,
+    folder: Path,
+    device: str = "cpu",
+) -> Fitted:
     """The concepts in `folder`, fitted and put there first if they are not.
 
     Raises `IerfError` where those in the folder were fitted otherwise.
@@ -189,7 +198,7 @@ def fitted(store: PFVStore, layer: str, recipe: Recipe, seed: int, settings: Fit
     if not (place / _FILE).exists():
         with only_writer(place):
             if not (place / _FILE).exists():
-                _fit(store.layer(layer), store, recipe, seed, settings, place, wanted)
+                _fit(store.layer(layer), store, recipe, seed, settings, place, wanted, device)
     return load_fitted(place, wanted)
 
 
@@ -241,19 +250,20 @@ def _fit(
     settings: FitSettings,
     place: Path,
     facts: Mapping[str, Any],
+    device: str,
 ) -> None:
     rows, held = settings.split(store, stored)
-    x = stored.pfvs.torch(rows).float()
+    x = stored.pfvs.torch(rows).float().to(device)
     count = min(concept_count(stored, settings.n_concepts), len(x))
     start = perf_counter()
     usual, _ = usual_shift(stored)
     extractor = recipe.make(count, x.shape[1], seed, usual, settings.l0_ratio).fit(x)
     seconds = perf_counter() - start
-    atoms, shift = (tensor.detach().float().cpu().contiguous() for tensor in (extractor.components_, extractor.shift_))
+    atoms, shift = (tensor.detach().float() for tensor in (extractor.components_, extractor.shift_))
     sample = np.random.default_rng(settings.seed).permutation(len(x))[:_FOR_LAMBDA]
     lam = choose_lam(x[sample] - shift, atoms, settings.l0_ratio)
     origin, parts = shift_vector(x, usual), []
-    for some in torch.split(stored.pfvs.torch(held).float(), _AT_ONCE):
+    for some in torch.split(stored.pfvs.torch(held).float().to(device), _AT_ONCE):
         codes = extractor.transform(some)
         parts.append(quality(some, codes @ atoms + shift, (codes != 0).sum(1), len(atoms), origin))
     if isinstance(extractor, SAE):
@@ -266,8 +276,9 @@ def _fit(
         "sae": isinstance(extractor, SAE),
         "config": extractor.config,
     }
-    tensors = {"atoms": atoms, "shift": shift, "origin": origin.clone(), "own": torch.cat(parts, 1)}
-    write(place / _FILE, save(tensors, {"fitted": json.dumps(header)}))
+    tensors = {"atoms": atoms, "shift": shift, "origin": origin, "own": torch.cat(parts, 1)}
+    kept = {name: tensor.cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    write(place / _FILE, save(kept, {"fitted": json.dumps(header)}))
 
 
 BETTER: Mapping[str, Better] = dict(zip(MEASURES, ("lower", "lower", "higher"), strict=True))
@@ -286,6 +297,7 @@ def extractors(
     *,
     layers: Sequence[str] | None = None,
     dictionary_limit: int = DICTIONARY_LIMIT,
+    device: str = "cpu",
     progress: Progress | None = None,
 ) -> dict[str, Results]:
     """Measure -> its value for each photograph that was held out, with each extractor's own codes and the Lasso's.
@@ -297,6 +309,7 @@ def extractors(
     Args:
         layers: None: all of the store.
         dictionary_limit: dictionary learning is left out of layers with more concepts.
+        device: where to compute; what differs is rounding, so that a run may go on elsewhere.
     """
     settings, names = settings or FitSettings(), list(layers or store.layers)
     header = {**run_header("extractors", store, recipes, settings, names), "dictionary_limit": dictionary_limit}
@@ -307,8 +320,8 @@ def extractors(
         layer, recipe = units[unit]
         if too_slow(store, layer, recipe, settings, dictionary_limit):
             return None
-        found = fitted(store, layer, recipe, settings.seed, settings, out)
-        return _measured(store, store.layer(layer), found, settings)
+        found = fitted(store, layer, recipe, settings.seed, settings, out, device)
+        return _measured(store, store.layer(layer), found, settings, device)
 
     done = run_over(list(units), journal, measure, progress)
     by_photograph: dict[str, dict[str, dict[str, dict[str, float | None]]]] = {measure: {} for measure in MEASURES}
@@ -353,9 +366,9 @@ def too_slow(store: PFVStore, layer: str, recipe: Recipe, settings: FitSettings,
     return recipe.name in SLOW and wanted > limit
 
 
-def _measured(store: PFVStore, stored: StoredLayer, found: Fitted, settings: FitSettings) -> Values:
+def _measured(store: PFVStore, stored: StoredLayer, found: Fitted, settings: FitSettings, device: str) -> Values:
     _, held = settings.split(store, stored)
-    by_lasso = lasso_quality(found, stored.pfvs.torch(held).float())
+    by_lasso = lasso_quality(found, stored.pfvs.torch(held).float().to(device)).cpu()
     images = stored.images[held]
     values: dict[str, Mapping[str, float | None]] = {}
     for codes, parts in ((OWN, found.own), (LASSO, by_lasso)):
@@ -388,6 +401,7 @@ def concept_stability(
     seeds: int = 3,
     layers: Sequence[str] | None = None,
     dictionary_limit: int = DICTIONARY_LIMIT,
+    device: str = "cpu",
     progress: Progress | None = None,
 ) -> dict[str, Results]:
     """Measure -> its value for each two seeds: concepts are matched one to one, so that the cosines sum to the most.
@@ -413,8 +427,8 @@ def concept_stability(
         layer, recipe, *pair = units[unit]
         if too_slow(store, layer, recipe, settings, dictionary_limit):
             return None
-        one, other = (fitted(store, layer, recipe, seed, settings, out).atoms for seed in pair)
-        found = match_concepts(one, other)
+        one, other = (fitted(store, layer, recipe, seed, settings, out, device).atoms for seed in pair)
+        found = match_concepts(one.to(device), other.to(device))
         return {"": as_values(dict(zip(STABILITY, (found.mean, found.share_above(ALIKE), found.chance), strict=True)))}
 
     done = run_over(list(units), journal, measure, progress)
