@@ -1,6 +1,8 @@
 """What all tests share: one thread, torchvision's operators, photographs, and the development data."""
 
+import gc
 import os
+import sys
 import warnings
 from pathlib import Path
 
@@ -46,6 +48,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for item in items:
             if item.get_closest_marker("shared_data"):
                 item.add_marker(skip)
+
+
+_frozen = [0]
+"""Modules that were imported when garbage was last collected."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _imports_are_no_garbage() -> None:
+    """Runs over photographs collect garbage behind each one: they need not look at all that is imported each time."""
+    if len(sys.modules) > _frozen[0] + 100:
+        gc.collect()
+        gc.freeze()
+        _frozen[0] = len(sys.modules)
 
 
 @pytest.fixture(scope="session", autouse=True)
