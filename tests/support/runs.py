@@ -1,5 +1,8 @@
 """Runs of experiments: photographs that need no file from elsewhere, and Ctrl-C at a chosen moment."""
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +24,13 @@ def write_photographs(folder: Path, count: int = 4) -> Path:
     table = folder / "boxes.csv"
     table.write_text("\n".join(lines) + "\n")
     return table
+
+
+def in_a_process(arguments: list[str]) -> subprocess.Popen[bytes]:
+    """`ierf` with these arguments, running."""
+    command = [sys.executable, "-c", "from ierf.cli import main; main()", *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
 
 def stop_after(count: int) -> Any:
