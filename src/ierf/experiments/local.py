@@ -28,6 +28,7 @@ from ierf.metrics import (
     sparseness,
     stability,
 )
+from ierf.metrics.scoring import check_preset
 from ierf.model import VisionModel, as_vision_model, evaluating
 from ierf.progress import Progress
 
@@ -124,6 +125,7 @@ class LocalSettings:
         for name in self.metrics:
             if name not in METRICS:
                 raise UnknownNameError("metric", name, METRICS)
+        check_preset(self.preset)
 
 
 @dataclass(frozen=True)
