@@ -284,7 +284,7 @@ def test_the_cost_of_an_index_is_that_of_all_its_timed_batches(monkeypatch: pyte
     monkeypatch.setattr(costs, "seconds_of", timed)
     found = costs.index_costs(model(), [latent_layer()], open_images(photographs()), batch=1)
     assert [(cost.ratio, cost.lowest) for cost in found] == [(2.0, pytest.approx(4 / 3)), (2.0, pytest.approx(5 / 3))]
-    assert [cost.what.split(", ")[1:] for cost in costs] == [
+    assert [cost.what.split(", ")[1:] for cost in found] == [
         ["11 photographs", "float32"],
         ["11 photographs", "bfloat16"],
     ]
