@@ -11,15 +11,15 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import track
 
 import ierf
+from ierf.cli.app import measuring
 from ierf.experiments import open_data, parse_methods, save, terminal_table
-from ierf.experiments.local.scores import LocalSettings, local
+from ierf.experiments.local import LocalSettings, local
 from ierf.model import Preprocess
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tests.networks import mobilenet_v1
+from tests.support.networks import mobilenet_v1
 
 METHODS = (
     "srd,srd@high,srd@low,srd?bias=uniform,srd?bias=drop,srd?head=mean,srd?head=raw,gradcam,gradient,gradient_x_input"
@@ -38,15 +38,16 @@ def main() -> None:
     preprocess = Preprocess(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     model = ierf.VisionModel(mobilenet_v1(arguments.data), preprocess, name="MobileNet-V1 0.75")
     settings = LocalSettings(tuple(arguments.metrics.split(",")), stability_samples=arguments.stability_samples)
-    results = local(
-        model,
-        open_data(str(arguments.data / "data/coco_masks.parquet")),
-        parse_methods([arguments.methods]),
-        arguments.out,
-        settings,
-        limit=arguments.limit,
-        track=track,
-    )
+    with measuring() as progress:
+        results = local(
+            model,
+            open_data(str(arguments.data / "data/coco_masks.parquet")),
+            parse_methods([arguments.methods]),
+            arguments.out,
+            settings,
+            limit=arguments.limit,
+            progress=progress,
+        )
     Console(width=160).print(terminal_table(results))
     save(results, arguments.out, "local")
 

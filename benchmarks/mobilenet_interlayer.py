@@ -11,16 +11,16 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import track
 
 import ierf
+from ierf.cli.app import measuring
 from ierf.experiments import open_data, terminal_table
-from ierf.experiments.concepts.fidelity import areas
-from ierf.experiments.concepts.interlayer import InterlayerSettings, interlayer, pairs_of
+from ierf.experiments.concept_fidelity import areas
+from ierf.experiments.interlayer import InterlayerSettings, interlayer, pairs_of
 from ierf.model import Preprocess
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-from tests.networks import mobilenet_v1
+from tests.support.networks import mobilenet_v1
 
 LAYERS = ("features.10", "features.18", "features.26")
 METHODS = ("ig", "gradient_x_input", "deeplift", "lrp", "random", "coefficient_size")
@@ -46,16 +46,17 @@ def main() -> None:
         if folder.exists()
         else ierf.ConceptBank.fit(store, l0_ratio=arguments.l0, path=folder)
     )
-    results = interlayer(
-        model,
-        bank,
-        open_data(str(photographs)),
-        arguments.out,
-        InterlayerSettings(methods=METHODS),
-        layers=LAYERS,
-        limit=arguments.limit,
-        track=track,
-    )
+    with measuring() as progress:
+        results = interlayer(
+            model,
+            bank,
+            open_data(str(photographs)),
+            arguments.out,
+            InterlayerSettings(methods=METHODS),
+            layers=LAYERS,
+            limit=arguments.limit,
+            progress=progress,
+        )
     pairs = {pair: pair for pair in pairs_of(LAYERS)}
     for found in areas(results, pairs, results.title).values():
         Console(width=160).print(terminal_table(found))

@@ -24,7 +24,7 @@ from torch import Tensor
 
 import ierf
 from ierf.experiments import Interval, confidence_interval
-from ierf.experiments.local.scores import Areas, insertion_deletion
+from ierf.experiments.local import Areas, insertion_deletion
 from ierf.report import overlay
 
 EPSILON: dict[str, Any] = {"conv_gamma": 0.0, "linear_gamma": 0.0}

@@ -20,7 +20,7 @@ from PIL import Image
 from tiny_imagenet import Photos, Recipe, accuracy, console, decayed, fit, load_checkpoint, save_checkpoint
 from torch import Tensor, nn
 
-from ierf.experiments.local.activations import ACTIVATIONS, CLASSES, CifarResNet
+from ierf.experiments.networks import ACTIVATIONS, CLASSES, CifarResNet
 
 
 @dataclass(frozen=True)

@@ -2,11 +2,13 @@
 
 import inspect
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from support.runs import write_photographs
 from support.transformers import LAYER, autoencoder, model, photographs
 from torch import Tensor, nn
 
@@ -15,10 +17,12 @@ from ierf.attribution import METHODS
 from ierf.cafe import build_index
 from ierf.concepts import ConceptBank
 from ierf.concepts.matrix_factors import DictionaryLearning
-from ierf.concepts.sae import SAE, FromModel, Training
+from ierf.concepts.sae import SAE, FromModel, InMemory, Training, train
 from ierf.deprecated import renamed
 from ierf.errors import IerfError, UnknownNameError
-from ierf.experiments.concepts.fitted import parse_recipes
+from ierf.experiments import open_data, parse_methods
+from ierf.experiments.extractors import parse_recipes
+from ierf.experiments.local import LocalSettings, local
 from ierf.graph import LayerObjective
 from ierf.metrics import deletion, fidelity, insertion, stability
 from ierf.store import PFVStore, Settings
@@ -182,3 +186,41 @@ def test_track_is_what_progress_was(tmp_path: Path) -> None:
     with pytest.warns(DeprecationWarning, match="track= is called progress= now"):
         build_index(model(), {LAYER: autoencoder()}, photographs(3), tmp_path, batch=2, track=track)
     assert seen == [0, 2]
+
+
+def test_experiments_take_what_progress_was(tmp_path: Path) -> None:
+    photos = open_data(str(write_photographs(tmp_path / "photos", 3)))
+    seen: list[int] = []
+
+    def track(units: Any) -> Any:
+        for unit in units:
+            seen.append(unit)
+            yield unit
+
+    rows, settings = parse_methods(["random"]), LocalSettings(("sparseness",))
+    network = ierf.VisionModel(net(), ierf.model.Preprocess((8, 8), None))
+    with pytest.warns(DeprecationWarning, match="track= is called progress= now") as told:
+        former = local(network, photos, rows, tmp_path / "a", settings, track=track)  # type: ignore[call-arg]
+    assert told[0].filename == __file__
+    assert seen == [0, 1, 2]
+    calls: list[tuple[str, int, int]] = []
+    present = local(network, photos, rows, tmp_path / "b", settings, progress=lambda *told: calls.append(told))
+    assert calls == [("measuring", done, 3) for done in range(4)]
+    assert former.values == present.values
+
+
+def test_training_reports_by_the_former_name() -> None:
+    x = torch.randn(60, 4, generator=torch.Generator().manual_seed(2))
+    steps: list[tuple[int, int]] = []
+    words: list[tuple[str, int, int]] = []
+
+    def report(step: int, total: int, metrics: Any) -> None:
+        steps.append((step, total))
+        assert metrics[""].l0 == 2
+
+    settings = Training(samples=40, batch=20)
+    with pytest.warns(DeprecationWarning, match="report= is called progress= now"):
+        train({"": SAE("topk", 4, 8, 2)}, InMemory(x, 0), settings, report=report)
+    train({"": SAE("topk", 4, 8, 2)}, InMemory(x, 0), settings, progress=lambda *t: words.append(t))
+    assert steps == [told[1:] for told in words] == [(1, 2), (2, 2)]
+    assert all(re.fullmatch(r"FVU \d\.\d{3}, L0 2\.0, dead 0%", told[0]) for told in words)

@@ -102,6 +102,8 @@ TIMM: dict[str, dict[str, Any]] = {
     "SiLU": {"act_layer": nn.SiLU, "qkv_bias": False},
     "no positions": {"pos_embed": "none", "global_pool": "avg", "class_token": False},
 }
+ATTENDING = ("class token", "norms of queries and keys", "layer scale", "attention pooling", "inner norms", "gate")
+"""Those that differ in the attention, which is written in two ways."""
 
 
 def fuse(net: nn.Module, fused: bool) -> None:
@@ -111,10 +113,13 @@ def fuse(net: nn.Module, fused: bool) -> None:
             module.fused_attn = fused
 
 
-@pytest.mark.parametrize("fused", [True, False], ids=["fused", "plain"])
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("kind", TIMM)
-def test_timm_vision_transformer(kind: str, method: str, fused: bool) -> None:
+@pytest.mark.parametrize(
+    ("kind", "fused"),
+    [*((kind, True) for kind in TIMM), *((kind, False) for kind in ATTENDING)],
+    ids=[*TIMM, *(f"{kind}, plain" for kind in ATTENDING)],
+)
+def test_timm_vision_transformer(kind: str, fused: bool, method: str) -> None:
     net = timm_network(**TIMM[kind])
     if kind == "gate":
         for block in net.blocks:

@@ -5,12 +5,13 @@ from typing import Any
 
 import pytest
 import torch
+from support.runs import stop_after
 from support.transformers import LAYER, autoencoder, latent_layer, model, photographs, prepared
 
 from ierf.cafe import build_index, evidence, latent_curves
 from ierf.errors import UnknownNameError
 from ierf.experiments import Results
-from ierf.experiments.concepts.cafe import CafeSettings, cafe, chosen, thirds
+from ierf.experiments.cafe import CafeSettings, cafe, chosen, thirds
 from ierf.store import open_images
 
 SETTINGS = CafeSettings(("attnlrp", "activation", "random"), latents=4, images=2, points=4)
@@ -39,12 +40,8 @@ def test_areas_are_means_over_the_photographs_of_a_latent(tmp_path: Path) -> Non
 
 
 def test_an_interrupted_run_goes_on_and_ends_the_same(tmp_path: Path) -> None:
-    def killed(units: Any) -> Any:
-        yield from units[:3]
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        run(tmp_path, track=killed)
+        run(tmp_path, progress=stop_after(3))
     journal = tmp_path / "cafe.jsonl"
     before = journal.read_text()
     assert len(before.splitlines()) == 4

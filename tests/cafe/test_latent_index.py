@@ -19,7 +19,7 @@ from ierf.cafe.top_examples import TopExamples, collision_entropy, max_activatio
 from ierf.concepts import SAE
 from ierf.concepts.sae.variants import RULES
 from ierf.errors import IerfError, UnknownNameError
-from ierf.experiments.cost import explanations
+from ierf.experiments import costs
 from ierf.model import capture
 from ierf.store.photographs import open_images
 
@@ -281,10 +281,10 @@ def test_the_cost_of_an_index_is_that_of_all_its_timed_batches(monkeypatch: pyte
         work()
         return next(seconds)
 
-    monkeypatch.setattr(explanations, "seconds_of", timed)
-    costs = explanations.index_costs(model(), [latent_layer()], open_images(photographs()), batch=1)
-    assert [(cost.ratio, cost.lowest) for cost in costs] == [(2.0, pytest.approx(4 / 3)), (2.0, pytest.approx(5 / 3))]
-    assert [cost.what.split(", ")[1:] for cost in costs] == [
+    monkeypatch.setattr(costs, "seconds_of", timed)
+    found = costs.index_costs(model(), [latent_layer()], open_images(photographs()), batch=1)
+    assert [(cost.ratio, cost.lowest) for cost in found] == [(2.0, pytest.approx(4 / 3)), (2.0, pytest.approx(5 / 3))]
+    assert [cost.what.split(", ")[1:] for cost in found] == [
         ["11 photographs", "float32"],
         ["11 photographs", "bfloat16"],
     ]

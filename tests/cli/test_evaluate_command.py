@@ -9,7 +9,7 @@ from support.runs import write_photographs
 from typer.testing import CliRunner, Result
 
 from ierf.cli import main
-from ierf.experiments.local.activations import CifarResNet
+from ierf.experiments.networks import CifarResNet
 
 
 def ierf(*arguments: str | Path) -> Result:

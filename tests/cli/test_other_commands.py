@@ -150,3 +150,17 @@ def test_former_names_of_options_are_taken_with_a_warning(tmp_path: Path) -> Non
     ]
     assert "no concept bank" in result.stderr
     assert "warning" not in ierf("graph", "cat.jpg", "--bank", tmp_path, "-l", "layer3", "--class", "tabby").stderr
+
+
+def test_every_command_that_computes_says_where() -> None:
+    for command in _commands(get_command(main)):
+        shown = ierf(*command, "--help").stdout
+        assert ("--device" in shown) == (command not in {("models",), ("store", "info"), ("store", "verify")}), command
+
+
+def test_a_device_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    for command in (("evaluate", "extractors", "--store", tmp_path), ("concepts", "compare", tmp_path, tmp_path)):
+        result = ierf(*command, "--device", "abacus")
+        assert result.exit_code == 2
+        assert result.stderr.startswith("error: the device 'abacus' cannot be used here: ")
+        assert result.stderr.count("\n") == 1

@@ -1,5 +1,6 @@
 """`ierf evaluate truth` from the command line."""
 
+import importlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -8,9 +9,11 @@ import pytest
 from typer.testing import CliRunner
 
 import ierf
-from ierf.cli import evaluate_truth, main
+from ierf.cli import main
 from ierf.experiments import Results
 from ierf.model import VisionModel
+
+evaluate = importlib.import_module("ierf.cli.evaluate")
 
 
 def test_truth_writes_its_tables(tmp_path: Path) -> None:
@@ -55,7 +58,7 @@ def test_levels_go_over_the_layers_that_the_network_has(tmp_path: Path, monkeypa
         return run
 
     for name in ("latents", "edges", "between"):
-        monkeypatch.setattr(evaluate_truth, f"run_{name}", empty(name))
+        monkeypatch.setattr(evaluate, f"run_{name}", empty(name))
     arguments = ["-m", "bundled:world-vit", "--levels", "latents,edges", "--out", str(tmp_path)]
     result = CliRunner().invoke(main, ["evaluate", "truth", *arguments])
     assert result.exit_code == 0, result.stderr
@@ -78,8 +81,8 @@ def test_other_networks_are_for_local_alone(tmp_path: Path, monkeypatch: pytest.
         return ierf.load(spec, device)
 
     results = Results("", {"tint share": ""}, {"scene-1": {"random": {"tint share": 1.0}}})
-    monkeypatch.setattr(evaluate_truth, "load", load)
-    monkeypatch.setattr(evaluate_truth, "run_cue", lambda *_, **__: results)
+    monkeypatch.setattr(evaluate, "load", load)
+    monkeypatch.setattr(evaluate, "run_cue", lambda *_, **__: results)
     arguments = ["--levels", "cue", "--methods", "random", "--also", "bundled:world-vit", "--out", str(tmp_path)]
     result = CliRunner().invoke(main, ["evaluate", "truth", *arguments])
     assert result.exit_code == 0, result.stderr

@@ -24,7 +24,7 @@ from ierf.concepts.bank_fitting import usual_shift
 from ierf.concepts.tree import Firings, cluster
 from ierf.errors import IerfError, UnknownNameError
 from ierf.model import Preprocess
-from ierf.store import PFVStore, layer
+from ierf.store import PFVStore
 
 
 @pytest.fixture(scope="module")
@@ -138,7 +138,7 @@ def test_what_is_subtracted_and_where_it_comes_from(store: PFVStore, monkeypatch
 
 @pytest.mark.parametrize("at_once", [1, 20, 1 << 24])
 def test_nearest_in_the_shifted_space(store: PFVStore, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
-    monkeypatch.setattr(layer, "_COSINES", at_once)
+    monkeypatch.setattr("ierf.store.store._COSINES", at_once)
     torch.manual_seed(0)
     vectors, shift = torch.randn(5, 8), 3 * torch.randn(8)
     stored = store.layer("act2")

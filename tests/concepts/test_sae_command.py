@@ -14,8 +14,8 @@ from ierf.cli import main
 from ierf.cli.sae import _processes
 from ierf.concepts import SAE
 from ierf.concepts.sae.training import Run
-from ierf.experiments.concepts.sae import evaluate_saes, strongest
-from ierf.experiments.cost.concepts import sae_costs
+from ierf.experiments.concept_costs import sae_costs
+from ierf.experiments.sae import evaluate_saes, strongest
 from ierf.model import capture, patched
 
 QUICK = ["--samples", "2000", "--batch", "100", "--buffer", "1000", "-K", "64", "-k", "4", "--lr", "0.01"]

@@ -178,13 +178,13 @@ def test_a_killed_run_leaves_a_checkpoint_that_works(tmp_path: Path) -> None:
     settings = Training(100_000, 50, buffer=200)
     whole, parts, steps = Run({"": begun()}, settings), begun(), []
 
-    def stop(step: int, total: int, metrics: object) -> None:
+    def stop(stage: str, step: int, total: int) -> None:
         steps.append(step)
         if len(steps) == 3:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train({"": parts}, InMemory(vectors(), 1), settings, tmp_path / "k", report=stop)
+        train({"": parts}, InMemory(vectors(), 1), settings, tmp_path / "k", progress=stop)
     assert steps[0] > 1
     from ierf.concepts.sae import mixed
 

@@ -11,8 +11,11 @@ from torch import nn
 import ierf
 from ierf.cafe import LatentLayer, build_index, latent_curves
 from ierf.concepts.sae import SAE, InMemory, Training, train
-from ierf.experiments.local.sanity import cascade, copied
+from ierf.experiments.concept_costs import lasso_costs
+from ierf.experiments.extractors import FitSettings, concept_stability, extractors, parse_recipes
+from ierf.experiments.networks import cascade, copied
 from ierf.model import VisionModel
+from ierf.store import PFVStore
 
 assert fakedev.ext is not None
 torch.set_num_threads(1)
@@ -24,13 +27,13 @@ def checkpoints(folder: Path) -> None:
     settings = Training(samples=1000, batch=50, buffer=200, warmup=5)
 
     def trained(device: str, out: Path | None, until: int = 99) -> torch.Tensor:
-        def report(step: int, steps: int, metrics: object) -> None:
+        def progress(stage: str, step: int, steps: int) -> None:
             if step == until:
                 raise KeyboardInterrupt
 
         sae = SAE("batchtopk", 6, 24, 3, seed=1).to(device)
         try:
-            train({"": sae}, InMemory(x.to(device), 0), settings, out, save_every=5, report=report)
+            train({"": sae}, InMemory(x.to(device), 0), settings, out, save_every=5, progress=progress)
         except KeyboardInterrupt:
             assert until < 99
         return sae.decoder.detach().cpu()
@@ -74,6 +77,34 @@ def sanity() -> None:
     print("sanity")
 
 
+def fits(folder: Path) -> None:
+    """Concepts are found, their codes made and their matches sought there, and kept as from here."""
+    store = PFVStore.collect(model(), photographs(), [LAYER], folder / "store", per_image=9, ierf=False)
+    recipes, settings = parse_recipes(["pca", "sae_topk?samples=500&batch=50&k=3"]), FitSettings(6, 0.5)
+    kept = []
+    for device in ("cpu", "fake"):
+        out = folder / f"extractors-{device}"
+        found = extractors(store, recipes, out, settings, device=device)
+        found |= concept_stability(store, recipes, out, settings, seeds=2, device=device)
+        kept.append({name: results.summary for name, results in found.items()})
+    for name, rows in kept[0].items():
+        for row, cells in rows.items():
+            here, there = cells[LAYER].mean, kept[1][name][row][LAYER].mean
+            assert abs(there - here) < 1e-3, (name, row, here, there)
+    print("fits")
+
+
+def costs() -> None:
+    """What is measured there is right there, beside a peer here."""
+    (cost,) = lasso_costs([(16, 128)], active=5, n=20, n_peer=8, rounds=1, device="fake")
+    assert abs(cost.active - 5) < 0.3
+    assert cost.kkt <= 1.01e-3
+    assert abs(cost.objective) < 1e-5
+    print("costs")
+
+
 checkpoints(Path(sys.argv[1]))
 curves(Path(sys.argv[1]))
 sanity()
+fits(Path(sys.argv[1]))
+costs()

@@ -10,8 +10,8 @@ from torch import nn
 
 from ierf.errors import IerfError
 from ierf.experiments import open_data, parse_methods
-from ierf.experiments.local.activations import ACTIVATIONS, TABLE, CifarResNet, activations, load_checkpoints
-from ierf.experiments.local.scores import LocalSettings, measured
+from ierf.experiments.local import LocalSettings, measured
+from ierf.experiments.networks import ACTIVATIONS, TABLE, CifarResNet, activations, load_checkpoints
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ierf.errors import IerfError
-from ierf.experiments.cost.concepts import bisecting_costs, gaussian, mean_cosine, mixture
+from ierf.experiments.concept_costs import bisecting_costs, gaussian, mean_cosine, mixture
 
 
 def test_both_are_measured_and_ours_is_nearer() -> None:

@@ -5,7 +5,7 @@ from math import comb, isnan
 import pytest
 import torch
 
-from ierf.experiments.statistics import Interval, confidence_interval, shown, student_quantile, wilson
+from ierf.experiments.results import Interval, confidence_interval, shown, student_quantile, wilson
 
 
 def test_hits_have_wilsons_interval() -> None:

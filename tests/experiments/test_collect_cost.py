@@ -4,7 +4,7 @@ import torch
 
 import ierf
 from ierf.experiments import collect_costs
-from ierf.experiments.cost.explanations import gradients
+from ierf.experiments.costs import gradients
 
 
 def test_the_peer_is_the_gradient_of_one_pfv() -> None:

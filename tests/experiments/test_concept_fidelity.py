@@ -15,8 +15,7 @@ from ierf.cli import main
 from ierf.concepts import ConceptBank
 from ierf.errors import IerfError
 from ierf.experiments import DataSet, open_data
-from ierf.experiments.concepts.extractors import extractors
-from ierf.experiments.concepts.fidelity import (
+from ierf.experiments.concept_fidelity import (
     GRID,
     Concepts,
     FidelitySettings,
@@ -30,7 +29,7 @@ from ierf.experiments.concepts.fidelity import (
     on_grid,
     tables,
 )
-from ierf.experiments.concepts.fitted import FitSettings, all_fitted, parse_recipes
+from ierf.experiments.extractors import FitSettings, all_fitted, extractors, parse_recipes
 from ierf.graph import Reconstruction
 from ierf.model import VisionModel, capture
 from ierf.store import PFVStore
@@ -132,7 +131,7 @@ def test_a_resumed_run_is_the_same_to_the_byte(data: DataSet, tmp_path: Path) ->
     sets = [complete(model, "act1", 6)]
     whole = concept_fidelity(model, sets, {}, data, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        concept_fidelity(model, sets, {}, data, tmp_path / "broken", track=stop_after(2))
+        concept_fidelity(model, sets, {}, data, tmp_path / "broken", progress=stop_after(2))
     resumed = concept_fidelity(model, sets, {}, data, tmp_path / "broken")
     prefixes = ["act1 probability", "act1 accuracy"]
     assert curves_json(resumed, prefixes) == curves_json(whole, prefixes)

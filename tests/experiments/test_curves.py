@@ -5,7 +5,7 @@ import torch
 from torch import Tensor, nn
 
 from ierf.experiments import confidence_interval
-from ierf.experiments.local.scores import Areas, insertion_deletion
+from ierf.experiments.local import Areas, insertion_deletion
 from ierf.metrics import deletion, insertion
 
 

@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 import ierf
 from ierf.errors import UnknownNameError
-from ierf.experiments.local.manipulation import MAPS, explained, soft_logits
+from ierf.experiments.manipulation import MAPS, explained, soft_logits
 from ierf.model import VisionModel
 
 

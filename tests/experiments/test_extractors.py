@@ -1,10 +1,7 @@
 """Table III and the stability of extractors: figures by hand, nothing that was held out is fitted, runs that resume."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any, Self
@@ -14,15 +11,22 @@ import pytest
 import torch
 from jaxtyping import Float
 from support.banks import small_model, small_store
-from support.runs import stop_after
+from support.runs import in_a_process, stop_after
 from torch import Tensor
 from typer.testing import CliRunner
 
 from ierf.cli import main
 from ierf.concepts import EXTRACTORS, SAE
 from ierf.errors import IerfError, UnknownNameError
-from ierf.experiments.concepts.extractors import concept_stability, extractors
-from ierf.experiments.concepts.fitted import FitSettings, all_fitted, fitted, parse_recipes, quality
+from ierf.experiments.extractors import (
+    FitSettings,
+    all_fitted,
+    concept_stability,
+    extractors,
+    fitted,
+    parse_recipes,
+    quality,
+)
 from ierf.store import PFVStore
 
 SETTINGS = FitSettings(n_concepts=6, l0_ratio=0.7, held_out=5, seed=2)
@@ -109,7 +113,7 @@ def test_a_resumed_run_fits_nothing_twice_and_ends_like_an_unbroken_one(store: P
     Axes.fits = []
     for count in (1, 2, 3):
         with pytest.raises(KeyboardInterrupt):
-            extractors(store, recipes, tmp_path / "broken", SETTINGS, track=stop_after(count))
+            extractors(store, recipes, tmp_path / "broken", SETTINGS, progress=stop_after(count))
     resumed = extractors(store, recipes, tmp_path / "broken", SETTINGS)
     assert len(Axes.fits) == 2
     assert [r.json() for r in resumed.values()] == [r.json() for r in whole.values()]
@@ -182,16 +186,13 @@ def test_stability_uses_the_fits_of_the_table(store: PFVStore, tmp_path: Path) -
 
 def command(store: Path, out: Path) -> list[str]:
     chosen = ["-e", "bisecting,sae_topk?samples=1000&batch=32", "-k", "6", "--l0-ratio", "0.7", "--held-out", "5"]
-    run = "from ierf.cli import main; main()"
-    return [sys.executable, "-c", run, "evaluate", "extractors", "--store", str(store), *chosen, "--out", str(out)]
+    return ["evaluate", "extractors", "--store", str(store), *chosen, "--out", str(out)]
 
 
 def test_a_killed_command_goes_on_to_the_same_json(store: PFVStore, tmp_path: Path) -> None:
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run(command(store.path, tmp_path / "whole"), env=environment, check=True, capture_output=True)
-    process = subprocess.Popen(
-        command(store.path, tmp_path / "killed"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    assert CliRunner().invoke(main, command(store.path, tmp_path / "whole")).exit_code == 0
+    killed = command(store.path, tmp_path / "killed")
+    process = in_a_process(killed)
     journal, end = tmp_path / "killed" / "extractors.jsonl", time.monotonic() + 120
     while time.monotonic() < end and not journal.exists():
         assert process.poll() is None
@@ -200,7 +201,7 @@ def test_a_killed_command_goes_on_to_the_same_json(store: PFVStore, tmp_path: Pa
     process.wait()
     before = journal.read_bytes()
     assert not (tmp_path / "killed" / "l0-ratio.json").exists()
-    subprocess.run(command(store.path, tmp_path / "killed"), env=environment, check=True, capture_output=True)
+    assert CliRunner().invoke(main, killed).exit_code == 0
     assert journal.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
     for name in ("relative-error", "relative-error-shifted", "l0-ratio"):
         whole, resumed = ((tmp_path / run / f"{name}.json").read_text() for run in ("whole", "killed"))

@@ -3,7 +3,7 @@
 import torch
 
 import ierf
-from ierf.experiments.cost.explanations import hooked, icat_costs, one_by_one
+from ierf.experiments.costs import hooked, icat_costs, one_by_one
 from ierf.graph import Alignment, Reconstruction, integrated_gradients
 from ierf.graph import LayerObjective as Question
 from ierf.model import Section, capture

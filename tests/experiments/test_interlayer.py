@@ -22,8 +22,8 @@ from ierf.cli import main
 from ierf.concepts import ConceptBank
 from ierf.errors import IerfError, UnknownNameError
 from ierf.experiments import DataSet, Results, open_data
-from ierf.experiments.concepts.fidelity import GRID, areas, curves_json, panels
-from ierf.experiments.concepts.interlayer import InterlayerSettings, interlayer, pairs_of
+from ierf.experiments.concept_fidelity import GRID, areas, curves_json, panels
+from ierf.experiments.interlayer import InterlayerSettings, interlayer, pairs_of
 from ierf.model import VisionModel, capture
 from ierf.store import PFVStore
 
@@ -135,7 +135,7 @@ def test_a_resumed_run_is_the_same_to_the_byte(data: DataSet, tmp_path: Path) ->
     model = small_model(gate=True)
     whole = interlayer(model, axes_bank(), data, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        interlayer(model, axes_bank(), data, tmp_path / "broken", track=stop_after(1))
+        interlayer(model, axes_bank(), data, tmp_path / "broken", progress=stop_after(1))
     journal = tmp_path / "broken" / "interlayer.jsonl"
     before = journal.read_bytes()
     journal.write_bytes(before + b'{"image": "2.p')

@@ -24,7 +24,7 @@ def measured(calls: list[str]) -> object:
 
 
 def finished(path: Path, images: list[str], calls: list[str]) -> dict[str, Values]:
-    return run_over(images, Journal.open(path, SETTINGS), measured(calls), iter)  # type: ignore[arg-type]
+    return run_over(images, Journal.open(path, SETTINGS), measured(calls), None)  # type: ignore[arg-type]
 
 
 def test_no_image_is_measured_twice(tmp_path: Path) -> None:
@@ -68,7 +68,7 @@ def test_a_run_that_fails_at_once_leaves_no_file(tmp_path: Path) -> None:
         raise IerfError(image)
 
     with pytest.raises(IerfError):
-        run_over(["a"], Journal.open(tmp_path / "run.jsonl", SETTINGS), fail, iter)
+        run_over(["a"], Journal.open(tmp_path / "run.jsonl", SETTINGS), fail, None)
     assert not (tmp_path / "run.jsonl").exists()
 
 
@@ -87,7 +87,7 @@ def test_an_interruption_keeps_what_is_finished(tmp_path: Path) -> None:
         return {}
 
     with pytest.raises(KeyboardInterrupt):
-        run_over(["a", "b"], Journal.open(tmp_path / "run.jsonl", SETTINGS), interrupted, iter)
+        run_over(["a", "b"], Journal.open(tmp_path / "run.jsonl", SETTINGS), interrupted, None)
     assert Journal.open(tmp_path / "run.jsonl", SETTINGS).finished == {"a": {}}
 
 
@@ -99,13 +99,13 @@ def test_two_runs_that_begin_at_once_do_not_mix(tmp_path: Path) -> None:
     def measure(image: str) -> Values:
         for late in (other, same):
             with pytest.raises(IerfError, match="another process is writing"):
-                run_over(["a"], late, lambda image: {"srd": {"fidelity": 9.0}}, iter)
+                run_over(["a"], late, lambda image: {"srd": {"fidelity": 9.0}}, None)
         return {"srd": {"fidelity": 1.0}}
 
-    first = run_over(["a", "bb"], one, measure, iter)
+    first = run_over(["a", "bb"], one, measure, None)
     with pytest.raises(IerfError, match='model: "a" there, "b" here'):
-        run_over(["a"], other, lambda image: {"srd": {"fidelity": 9.0}}, iter)
-    assert run_over(["a", "bb"], same, lambda image: {"srd": {"fidelity": 9.0}}, iter) == first
+        run_over(["a"], other, lambda image: {"srd": {"fidelity": 9.0}}, None)
+    assert run_over(["a", "bb"], same, lambda image: {"srd": {"fidelity": 9.0}}, None) == first
     assert [entry.name for entry in path.parent.iterdir()] == ["run.jsonl"]
 
 

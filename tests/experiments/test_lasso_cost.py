@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from ierf.experiments.cost.concepts import correlated_case, lasso_costs
+from ierf.experiments.concept_costs import correlated_case, lasso_costs
 
 
 def test_generated_atoms_resemble_each_other_as_cluster_means_do() -> None:

@@ -2,10 +2,7 @@
 
 import gc
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,13 +10,15 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from support.runs import write_photographs
+from support.runs import in_a_process, write_photographs
+from typer.testing import CliRunner
 
 import ierf
 from ierf.attribution import METHODS
+from ierf.cli import main
 from ierf.errors import IerfError, UnknownNameError
 from ierf.experiments import GROUPS, Photo, open_data, parse_method, parse_methods
-from ierf.experiments.local.scores import LocalSettings, case, local, measured, seen_mask
+from ierf.experiments.local import LocalSettings, case, local, measured, seen_mask
 from ierf.metrics import attribution_localization, deletion, fidelity, insertion, pointing_game, sparseness, stability
 from ierf.model import Preprocess, VisionModel
 from ierf.rules import Tape
@@ -146,19 +145,15 @@ def test_methods_are_named_with_resolution_and_options() -> None:
 
 
 def command(table: Path, out: Path) -> list[str]:
-    chosen = ["--methods", "gradient,srd", "--metrics", "pointing,sparseness,fidelity", "--fidelity-runs", "400"]
-    run = "from ierf.cli import main; main()"
-    return [sys.executable, "-c", run, "evaluate", "local", "--data", str(table), *chosen, "--out", str(out)]
+    chosen = ["--methods", "gradient,srd", "--metrics", "pointing,sparseness,fidelity", "--fidelity-runs", "60"]
+    return ["evaluate", "local", "--data", str(table), *chosen, "--out", str(out)]
 
 
 def test_a_killed_run_goes_on_to_the_same_json(tmp_path: Path) -> None:
     table = write_photographs(tmp_path / "photos", 8)
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    subprocess.run(command(table, tmp_path / "whole"), env=environment, check=True, capture_output=True)
-    journal = tmp_path / "killed" / "local.jsonl"
-    process = subprocess.Popen(
-        command(table, tmp_path / "killed"), env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
+    assert CliRunner().invoke(main, command(table, tmp_path / "whole")).exit_code == 0
+    journal, killed = tmp_path / "killed" / "local.jsonl", command(table, tmp_path / "killed")
+    process = in_a_process(killed)
     end = time.monotonic() + 120
     while time.monotonic() < end and (not journal.exists() or journal.read_bytes().count(b"\n") < 3):
         assert process.poll() is None
@@ -168,7 +163,7 @@ def test_a_killed_run_goes_on_to_the_same_json(tmp_path: Path) -> None:
     before = journal.read_bytes()
     assert 3 <= before.count(b"\n") < 9
     assert not (tmp_path / "killed" / "local.json").exists()
-    subprocess.run(command(table, tmp_path / "killed"), env=environment, check=True, capture_output=True)
+    assert CliRunner().invoke(main, killed).exit_code == 0
     assert journal.read_bytes().startswith(before[: before.rfind(b"\n") + 1])
     whole, resumed = ((tmp_path / name / "local.json").read_text() for name in ("whole", "killed"))
     assert resumed == whole

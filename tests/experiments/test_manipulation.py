@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ierf.errors import IerfError
 from ierf.experiments import open_data, pearson
-from ierf.experiments.local.manipulation import (
+from ierf.experiments.manipulation import (
     COLUMNS,
     Attack,
     absolute_map,

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ierf.errors import IerfError
 from ierf.experiments import open_data, parse_methods
-from ierf.experiments.local.sanity import SIMILARITIES, cascade, sanity, stages_of
+from ierf.experiments.networks import SIMILARITIES, cascade, sanity, stages_of
 from ierf.model import Preprocess, VisionModel
 
 pytest.importorskip("skimage")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from ierf.experiments.local.sanity import copied
+from ierf.experiments.networks import copied
 
 
 @pytest.mark.shared_data
@@ -30,7 +30,7 @@ def test_on_a_device_that_refuses_to_mix_with_the_cpu(shared: Path, tmp_path: Pa
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    assert done.stdout.split() == ["checkpoints", "curves", "sanity"]
+    assert done.stdout.split() == ["checkpoints", "curves", "sanity", "fits", "costs"]
 
 
 def test_a_copy_needs_no_copies_of_storages_and_keeps_those_that_are_shared(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ierf.experiments.statistics import pearson, ranks, spearman, ssim
+from ierf.experiments.results import pearson, ranks, spearman, ssim
 
 
 def noise(seed: int) -> torch.Tensor:

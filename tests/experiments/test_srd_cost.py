@@ -4,7 +4,7 @@ import torch
 
 import ierf
 from ierf.experiments import srd_costs
-from ierf.experiments.cost.explanations import plain_gradient
+from ierf.experiments.costs import plain_gradient
 
 
 def test_the_peer_is_the_plain_gradient() -> None:

@@ -1,7 +1,6 @@
 """Experiments against the truth of scenes: scores by hand, and explanations whose scores are known beforehand."""
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,8 +11,7 @@ from torch import Tensor, nn
 from ierf.errors import IerfError
 from ierf.experiments import parse_methods
 from ierf.experiments.results import Results, as_values
-from ierf.experiments.truth import local
-from ierf.experiments.truth.between import truth_between
+from ierf.experiments.truth import edges, local
 from ierf.experiments.truth.concepts import (
     NONE,
     UNCLEAR,
@@ -23,7 +21,7 @@ from ierf.experiments.truth.concepts import (
     sampled,
     what_is_there,
 )
-from ierf.experiments.truth.edges import area_under_curve, planted, truth_edges
+from ierf.experiments.truth.edges import area_under_curve, planted, truth_between, truth_edges
 from ierf.experiments.truth.local import (
     COLUMNS,
     over_networks,
@@ -118,12 +116,12 @@ def test_tables_of_edges_of_other_columns_are_not_gone_on_with(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    module = sys.modules[run.__module__]
-    monkeypatch.setattr(module, "vocabulary", lambda *_: None)
-    monkeypatch.setattr(module, "_measured", lambda *_: {"random": {"removal": 1.0}})
+    monkeypatch.setattr(edges, "vocabulary", lambda *_: None)
+    for measured in ("_measured", "_measured_between"):
+        monkeypatch.setattr(edges, measured, lambda *_: {"random": {"removal": 1.0}})
     with monkeypatch.context() as patch:
-        patch.setattr("ierf.experiments.truth.edges.COLUMNS", {"removal": "higher"})
-        patch.setattr("ierf.experiments.truth.edges.TAKEN_OUT", "taken out")
+        patch.setattr(edges, "COLUMNS", {"removal": "higher"})
+        patch.setattr(edges, "TAKEN_OUT", "taken out")
         run(model, ["random"], *layers, tmp_path, scenes=20)
     with pytest.raises(IerfError, match=r'apart: \["taken out"\] there.*columns: \["removal"\] there, \["edges, AUC"'):
         run(model, ["random"], *layers, tmp_path, scenes=20)

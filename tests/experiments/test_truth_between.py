@@ -7,17 +7,21 @@ import torch
 
 import ierf
 from ierf.errors import IerfError
-from ierf.experiments.truth.between import (
+from ierf.experiments.truth.concepts import NONE, UNCLEAR, ConceptSettings, Sample, sampled
+from ierf.experiments.truth.edges import (
+    MEANINGS,
+    PRIMITIVES,
+    TAKEN_OUT,
     TARGETS,
     _agreement,
     _chosen,
+    meanings_of,
     planted_between,
+    positions_of,
     sources_of,
     targets_of,
     truth_between,
 )
-from ierf.experiments.truth.concepts import NONE, UNCLEAR, ConceptSettings, Sample, sampled
-from ierf.experiments.truth.edges import MEANINGS, PRIMITIVES, TAKEN_OUT, meanings_of, positions_of
 from ierf.experiments.truth.scenes import as_mask, grid_of
 from ierf.model import VisionModel, capture
 from ierf.world import CLASSES, NOTHING, PARTS, Scenes, Settings, compose, part_masks

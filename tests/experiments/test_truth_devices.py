@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
 import ierf
-from ierf.experiments.truth import between, edges
+from ierf.experiments.truth import edges
 from ierf.experiments.truth.concepts import ConceptSettings
 from ierf.experiments.truth.scenes import Known
 from ierf.graph import Edges
@@ -103,7 +103,7 @@ def known(model: VisionModel) -> Known:
 def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """What the network computes is there."""
     mode = TwoDevices()
-    capture, icat, lasso, section = edges.capture, edges.icat, edges.lasso, between.Section
+    capture, icat, lasso, section = edges.capture, edges.icat, edges.lasso, edges.Section
 
     def captured(*args: Any) -> dict[str, SimpleNamespace]:
         return {name: SimpleNamespace(pfvs=one.pfvs, site=one.site) for name, one in capture(*args).items()}
@@ -116,11 +116,10 @@ def device(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     def cut(*args: Any) -> Callable[..., Any]:
         return mode.there(section.of(*moved(args, Tensor)))
 
-    for module in (edges, between):
-        monkeypatch.setattr(module, "capture", mode.there(captured))
-        monkeypatch.setattr(module, "icat", mode.there(attributed))
+    monkeypatch.setattr(edges, "capture", mode.there(captured))
+    monkeypatch.setattr(edges, "icat", mode.there(attributed))
     monkeypatch.setattr(edges, "patched", mode.there(edges.patched))
-    monkeypatch.setattr(between, "Section", SimpleNamespace(of=cut))
+    monkeypatch.setattr(edges, "Section", SimpleNamespace(of=cut))
     solved = mode.there(lambda *args: SimpleNamespace(codes=lasso(*args).codes))
     monkeypatch.setattr(edges, "lasso", solved)
     call = mode.there(VisionModel.__call__)
@@ -148,7 +147,7 @@ def test_edges_to_classes(model: VisionModel, words: list[edges.Vocabulary], kno
 
 @pytest.mark.usefixtures("device")
 def test_edges_between_layers(model: VisionModel, words: list[edges.Vocabulary], known: Known) -> None:
-    found = between._measured(model, known, words, METHODS, LAYERS)
+    found = edges._measured_between(model, known, words, METHODS, LAYERS)
     assert found is not None
     assert list(found) == [edges.TAKEN_OUT, *METHODS]
     assert found["gradient_x_input"]["removal"] is not None

@@ -16,7 +16,7 @@ import ierf
 from ierf.errors import IerfError
 from ierf.model import Preprocess
 from ierf.store import PFVStore
-from ierf.store.sampling import reduced
+from ierf.store.plan import reduced
 
 Photos = Callable[..., Path]
 

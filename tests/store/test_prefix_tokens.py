@@ -16,7 +16,7 @@ from ierf.errors import IerfError
 from ierf.model import Preprocess, capture
 from ierf.store import PFVStore, problems
 from ierf.store.pictures import part
-from ierf.store.sampling import draw, position_of, stored_positions, token_name
+from ierf.store.plan import draw, position_of, stored_positions, token_name
 
 Photos = Callable[..., Path]
 

@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 import ierf
 from ierf.errors import IerfError, UnknownNameError
-from ierf.store import PFVStore, layer, problems
+from ierf.store import PFVStore, problems
 from ierf.store.pictures import lit, part, window
 
 Photos = Callable[..., Path]
@@ -69,7 +69,7 @@ def test_zarr_alone_reads_it(store: PFVStore) -> None:
 
 @pytest.mark.parametrize("at_once", [1, 1000, 1 << 26])
 def test_batches_hold_every_row_once(store: PFVStore, monkeypatch: pytest.MonkeyPatch, at_once: int) -> None:
-    monkeypatch.setattr(layer, "_SHUFFLED", at_once)
+    monkeypatch.setattr("ierf.store.store._SHUFFLED", at_once)
     pfvs = store.layer("act2")
 
     def rows(seed: int, epoch: int = 0) -> torch.Tensor:

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from ierf.store.sampling import ZERO, quantised, reduced, reduced_size, restored
+from ierf.store.plan import ZERO, quantised, reduced, reduced_size, restored
 
 
 def test_cells_hold_the_sum_of_their_pixels() -> None:

@@ -5,7 +5,7 @@ from itertools import permutations
 import numpy as np
 from support.networks import chi_square
 
-from ierf.store.sampling import draw
+from ierf.store.plan import draw
 
 
 def test_one_draw_follows_the_weights() -> None:

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from ierf.store import integrity
-from ierf.store.integrity import weights_hash
+from ierf.store import layout
+from ierf.store.layout import weights_hash
 
 
 def test_it_is_computed_once(monkeypatch: pytest.MonkeyPatch) -> None:
     net, seen = nn.Linear(3, 2), []
-    whole = integrity._hashed
-    monkeypatch.setattr(integrity, "_hashed", lambda net: seen.append(net) or whole(net))
+    whole = layout._hashed
+    monkeypatch.setattr(layout, "_hashed", lambda net: seen.append(net) or whole(net))
     assert weights_hash(net) == weights_hash(net) == whole(net)
     assert len(seen) == 1
 

@@ -1,6 +1,8 @@
 """Runs of experiments: photographs that need no file from elsewhere, and Ctrl-C at a chosen moment."""
 
-from collections.abc import Iterable, Iterator
+import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +26,18 @@ def write_photographs(folder: Path, count: int = 4) -> Path:
     return table
 
 
+def in_a_process(arguments: list[str]) -> subprocess.Popen[bytes]:
+    """`ierf` with these arguments, running."""
+    command = [sys.executable, "-c", "from ierf.cli import main; main()", *arguments]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
 def stop_after(count: int) -> Any:
-    """Goes through so many units, then is interrupted."""
+    """Progress that is interrupted behind so many units."""
 
-    def track(units: Iterable[str]) -> Iterator[str]:
-        for i, unit in enumerate(units):
-            if i == count:
-                raise KeyboardInterrupt
-            yield unit
+    def progress(stage: str, done: int, total: int) -> None:
+        if done == count:
+            raise KeyboardInterrupt
 
-    return track
+    return progress

@@ -22,7 +22,7 @@ from ierf.model import Captured, VisionModel, capture, evaluating, logits_of
 from ierf.model.following import Values
 from ierf.model.images import ImageLike
 from ierf.progress import Progress
-from ierf.store import Compute, First, Images, only_writer, open_images, read_ahead, weights_hash, write, write_json
+from ierf.store import Dtype, First, Images, only_writer, open_images, read_ahead, weights_hash, write, write_json
 
 _READERS = 2
 _LATER = ("preprocessing", "rules")
@@ -45,7 +45,7 @@ def build_index(
     limit: int | None = None,
     batch: int = 64,
     save_every: int = 32,
-    dtype: Compute = "float32",
+    dtype: Dtype = "float32",
     seed: int = 0,
     progress: Progress | None = None,
     track: Track | None = None,
@@ -100,7 +100,7 @@ def add_batch(
     x: Float[Tensor, "N 3 H W"],
     numbers: Int[Tensor, " N"],
     random: np.random.Generator,
-    dtype: Compute = "float32",
+    dtype: Dtype = "float32",
 ) -> dict[tuple[str, Kind], TopExamples]:
     """What is kept after one more batch: one forward pass, and every PFV of every layer encoded once."""
     classes, captured = _run(model, x, layers)
@@ -148,7 +148,7 @@ def _settings(
     sample: int,
     batch: int,
     seed: int,
-    dtype: Compute,
+    dtype: Dtype,
 ) -> dict[str, Any]:
     return {
         "format": FORMAT,

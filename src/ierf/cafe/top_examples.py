@@ -10,7 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from ierf.concepts.sae import SAE
-from ierf.store import Compute, check_dtype
+from ierf.store import Dtype, check_dtype
 
 _AT_ONCE = 1 << 20
 """Products that a block of photographs has: they stay in a processor's cache until their maximum is taken."""
@@ -30,7 +30,7 @@ class MaxActivations:
 
 @torch.no_grad()
 def max_activations(
-    sae: SAE, pfvs: Float[Tensor, "N P C"], parts: Sequence[slice], dtype: Compute = "float32"
+    sae: SAE, pfvs: Float[Tensor, "N P C"], parts: Sequence[slice], dtype: Dtype = "float32"
 ) -> list[MaxActivations]:
     """The peaks within parts of the positions.
 

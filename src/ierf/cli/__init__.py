@@ -4,17 +4,14 @@ from ierf.cli.app import app as main
 from ierf.cli.bench import bench
 from ierf.cli.bench import cafe as bench_cafe
 from ierf.cli.cafe import cafe
-from ierf.cli.check import check
 from ierf.cli.concepts import concepts
-from ierf.cli.evaluate import evaluate
+from ierf.cli.evaluate import evaluate, truth
 from ierf.cli.evaluate_concepts import cafe as evaluate_cafe
 from ierf.cli.evaluate_concepts import concept_fidelity, concept_stability, extractors, interlayer
-from ierf.cli.evaluate_truth import truth
 from ierf.cli.explain import demo, explain
 from ierf.cli.graph import attack, graph
-from ierf.cli.models import models
+from ierf.cli.models import check, models, serve
 from ierf.cli.sae import sae
-from ierf.cli.serve import serve
 from ierf.cli.store import collect, store
 
 main.command()(demo)

@@ -10,25 +10,25 @@ from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
 
+import torch
 import typer
 from PIL.Image import Image
 from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
-    Progress,
     ProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+from rich.progress import Progress as Bar
 from rich.text import Text
 from typer.core import TyperGroup
 
 from ierf.errors import IerfError, UnknownNameError
-from ierf.experiments import Track
 from ierf.files import write
-from ierf.progress import Progress as Told
+from ierf.progress import Progress
 
 DEFAULT_MODEL = "bundled:resnet18-tiny"
 INTERRUPTED, USAGE = 130, 2
@@ -67,34 +67,32 @@ def save_picture(picture: Image, path: Path) -> None:
     say_path(write(path, content.getvalue()))
 
 
-def progress_bar(*columns: ProgressColumn, hidden: bool = False) -> Progress:
+def progress_bar(*columns: ProgressColumn, hidden: bool = False) -> Bar:
     """On standard error, if that is a terminal; by default what is done, a bar, counts and the time that is left."""
     usual = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    return Progress(*(columns or usual), console=err(), transient=True, disable=hidden or not err().is_terminal)
+    return Bar(*(columns or usual), console=err(), transient=True, disable=hidden or not err().is_terminal)
 
 
 @contextmanager
-def told() -> Iterator[Told]:
-    """How far a computation is, on standard error: a bar on a terminal, elsewhere a line every few seconds."""
-    with progress_bar() as bar:
-        task, last = bar.add_task("", total=None), time.monotonic()
-
-        def tell(stage: str, done: int, total: int) -> None:
-            nonlocal last
-            bar.update(task, description=stage, completed=done, total=total)
-            if not err().is_terminal and time.monotonic() - last > _QUIET:
-                last = time.monotonic()
-                err().print(f"{stage} ({done} of {total})", highlight=False, markup=False, soft_wrap=True)
-
-        yield tell
-
-
-@contextmanager
-def tracked() -> Iterator[Track]:
+def measuring() -> Iterator[Progress]:
     """A progress bar for the images of an experiment."""
-    columns = TextColumn("measuring"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn()
-    with progress_bar(*columns) as bar:
-        yield bar.track
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    with progress_bar(*columns, TimeRemainingColumn()) as bar:
+        yield shown_on(bar, "measuring")
+
+
+def shown_on(bar: Bar, stage: str) -> Progress:
+    """What shows on a bar how far a computation is, from `stage` on; without a terminal a line every few seconds."""
+    task, last = bar.add_task(stage, total=None), time.monotonic()
+
+    def tell(stage: str, done: int, total: int) -> None:
+        nonlocal last
+        bar.update(task, description=stage, completed=done, total=total)
+        if not err().is_terminal and time.monotonic() - last > _QUIET:
+            last = time.monotonic()
+            err().print(f"{stage} ({done} of {total})", highlight=False, markup=False, soft_wrap=True)
+
+    return tell
 
 
 def one_of(name: str, *choices: str, help: str) -> Any:
@@ -141,6 +139,14 @@ def warn(message: str) -> None:
     typer.echo(f"warning: {message}", err=True)
 
 
+def _device(value: str) -> str:
+    try:
+        torch.empty(0, device=value)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise IerfError(f"the device {value!r} cannot be used here: {str(error).splitlines()[0]}") from None
+    return value
+
+
 def _dtype(value: str | None) -> str | None:
     if value == "bf16":
         warn("--dtype bf16 is called --dtype bfloat16 now")
@@ -151,7 +157,9 @@ def _dtype(value: str | None) -> str | None:
 Model = Annotated[
     str, typer.Option("--model", "-m", metavar="SPEC", help="Where the model comes from; `ierf models` lists sources.")
 ]
-Device = Annotated[str, typer.Option(metavar="NAME", help="Where to compute: cpu, cuda, cuda:1, mps.")]
+Device = Annotated[
+    str, typer.Option(metavar="NAME", callback=_device, help="Where to compute: cpu, cuda, cuda:1, mps.")
+]
 Dtype = Annotated[
     str | None,
     typer.Option(

@@ -10,8 +10,8 @@ from rich.table import Table
 
 from ierf.cli.app import Device, Model, names_of, out, say
 from ierf.experiments import Cost, attnlrp_costs, collect_costs, srd_costs
-from ierf.experiments.cost.concepts import DATA, bisecting_costs, lasso_cost, lasso_costs, sae_costs, stored_case
-from ierf.experiments.cost.explanations import icat_costs
+from ierf.experiments.concept_costs import DATA, bisecting_costs, lasso_cost, lasso_costs, sae_costs, stored_case
+from ierf.experiments.costs import icat_costs
 from ierf.model import VisionModel, evaluating, load
 from ierf.store import PFVStore
 
@@ -79,15 +79,16 @@ def bisecting(
     channels: Annotated[int, typer.Option(help="Their length.")] = 512,
     rounds: Annotated[int, typer.Option(min=1, help="Runs of each; the median time counts.")] = 3,
     threads: Threads = None,
+    device: Device = "cpu",
 ) -> None:
     """Bisecting spherical k-means, against scikit-learn's BisectingKMeans (largest cluster first)."""
     if threads is not None:
         torch.set_num_threads(threads)
     table = Table("data", "concepts", "seconds", "scikit-learn", "ratio", "mean cosine", "scikit-learn")
-    table.title = f"{vectors} × {channels}, {torch.get_num_threads()} threads"
+    table.title = f"{vectors} × {channels}, {torch.get_num_threads()} threads, {device}"
     with out().status("measuring"):
         for name in data or DATA:
-            for cost in bisecting_costs(name, tuple(concepts or (4096, 8192)), vectors, channels, rounds):
+            for cost in bisecting_costs(name, tuple(concepts or (4096, 8192)), vectors, channels, rounds, device):
                 seconds = (f"{value:.2f}" for value in (cost.seconds, cost.peer_seconds, cost.ratio))
                 cosines = (f"{value:.4f}" for value in (cost.cosine, cost.peer_cosine))
                 table.add_row(name, str(cost.concepts), *seconds, *cosines)
@@ -122,6 +123,7 @@ def lasso(
     peers: Annotated[int, typer.Option(min=1, help="Vectors in a run of scikit-learn.")] = 64,
     rounds: Annotated[int, typer.Option(min=1, help="Runs of each; the median counts.")] = 3,
     threads: Threads = None,
+    device: Device = "cpu",
 ) -> None:
     """The Lasso of many vectors, against scikit-learn's coordinate descent with a Gram matrix, at 1e-3 λ.
 
@@ -131,13 +133,13 @@ def lasso(
     if threads is not None:
         torch.set_num_threads(threads)
     table = Table(*"C|K|used|per s|peer|ratio|look|KKT|peer|above".split("|"))
-    table.title = f"{store or 'generated'}, {torch.get_num_threads()} threads"
+    table.title = f"{store or 'generated'}, {torch.get_num_threads()} threads, {device}"
     with out().status("measuring"):
         if store is None:
-            costs = lasso_costs(active=active, n=vectors, n_peer=peers, rounds=rounds)
+            costs = lasso_costs(active=active, n=vectors, n_peer=peers, rounds=rounds, device=device)
         else:
-            case = stored_case(PFVStore(store).layer(layer), vectors)
-            costs = iter([lasso_cost(*case, active, peers, rounds)])
+            x, atoms = (part.to(device) for part in stored_case(PFVStore(store).layer(layer), vectors))
+            costs = iter([lasso_cost(x, atoms, active, peers, rounds)])
         for cost in costs:
             speeds = f"{cost.rate:.0f}", f"{cost.peer_rate:.0f}", f"{cost.ratio:.1f}", f"{cost.floor:.0f}"
             quality = (f"{value:.0e}" for value in (cost.kkt, cost.peer_kkt, cost.objective))
@@ -197,7 +199,7 @@ def cafe(
     """The iERF of a latent against forward + gradient, and an index of all latents against a forward pass."""
     from ierf.cafe import LatentLayer
     from ierf.concepts.sae import saved_autoencoders, trained_values
-    from ierf.experiments.cost.explanations import cafe_costs
+    from ierf.experiments.costs import cafe_costs
     from ierf.store import First, open_images
 
     if threads is not None:

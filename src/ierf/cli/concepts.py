@@ -16,7 +16,7 @@ from ierf.cli.app import Device, names_of, one_of, out, progress_bar, say, say_p
 from ierf.concepts import ConceptBank, match_concepts
 from ierf.concepts.bank_fitting import L0_RATIO
 from ierf.errors import IerfError
-from ierf.experiments.concepts.extractors import ALIKE
+from ierf.experiments.extractors import ALIKE
 from ierf.model import VisionModel, load
 from ierf.store import PFVStore
 
@@ -122,6 +122,7 @@ def show(
 def compare(
     one: Annotated[str, typer.Argument(metavar="BANK_A", help="A bank.")],
     other: Annotated[str, typer.Argument(metavar="BANK_B", help="Another one.")],
+    device: Device = "cpu",
 ) -> None:
     """Match the concepts of two banks one to one, and say how alike they are."""
     a, b = ConceptBank.load(one), ConceptBank.load(other)
@@ -136,7 +137,7 @@ def compare(
         table.add_column(heading, justify="right")
     for name in common:
         first, second = a.layer(name), b.layer(name)
-        found = match_concepts(first.atoms, second.atoms)
+        found = match_concepts(first.atoms.to(device), second.atoms.to(device))
         figures = f"{found.mean:.3f}", f"{found.median:.3f}", f"{found.share_above(ALIKE):.1%}", f"{found.chance:.3f}"
         table.add_row(Text(name), str(len(first)), str(len(second)), *figures)
     out().print(table)

@@ -5,17 +5,14 @@ from typing import Annotated
 
 import typer
 
-from ierf.cli.app import DEFAULT_MODEL, Device, Model, names_of, say_path, tracked
-from ierf.cli.evaluate import Data, Folder, Limit, Seed, show
+from ierf.cli.app import DEFAULT_MODEL, Device, Model, measuring, names_of, say_path
+from ierf.cli.evaluate import Data, Folder, Limit, Seed, show_all
 from ierf.concepts import ConceptBank
 from ierf.errors import IerfError, UnknownNameError
 from ierf.experiments import Results, check_out, open_data
-from ierf.experiments.concepts.cafe import DEFAULT, CafeSettings
-from ierf.experiments.concepts.cafe import cafe as run_cafe
-from ierf.experiments.concepts.extractors import DICTIONARY_LIMIT
-from ierf.experiments.concepts.extractors import concept_stability as run_stability
-from ierf.experiments.concepts.extractors import extractors as run_extractors
-from ierf.experiments.concepts.fidelity import (
+from ierf.experiments.cafe import DEFAULT, CafeSettings
+from ierf.experiments.cafe import cafe as run_cafe
+from ierf.experiments.concept_fidelity import (
     TRACKED,
     Concepts,
     FidelitySettings,
@@ -26,10 +23,12 @@ from ierf.experiments.concepts.fidelity import (
     panels,
     tables,
 )
-from ierf.experiments.concepts.fidelity import concept_fidelity as run_fidelity
-from ierf.experiments.concepts.fitted import FitSettings, all_fitted, parse_recipes
-from ierf.experiments.concepts.interlayer import SCORES, InterlayerSettings, pairs_of
-from ierf.experiments.concepts.interlayer import interlayer as run_interlayer
+from ierf.experiments.concept_fidelity import concept_fidelity as run_fidelity
+from ierf.experiments.extractors import DICTIONARY_LIMIT, FitSettings, all_fitted, parse_recipes
+from ierf.experiments.extractors import concept_stability as run_stability
+from ierf.experiments.extractors import extractors as run_extractors
+from ierf.experiments.interlayer import SCORES, InterlayerSettings, pairs_of
+from ierf.experiments.interlayer import interlayer as run_interlayer
 from ierf.files import write
 from ierf.graph import METHODS
 from ierf.model import load
@@ -67,6 +66,7 @@ def extractors(
     held_out: HeldOut = FitSettings.held_out,
     dictionary_limit: DictionaryLimit = DICTIONARY_LIMIT,
     seed: Seed = 0,
+    device: Device = "cpu",
     out: Folder = Path("ierf-extractors"),
 ) -> None:
     """Table III: what each extractor keeps of feature vectors that it has not seen, and how sparsely.
@@ -82,7 +82,7 @@ def extractors(
     opened, recipes = PFVStore(store), parse_recipes(extractors or EXTRACTORS)
     settings = FitSettings(concepts, l0_ratio, held_out, seed)
     check_out(out)
-    with tracked() as track:
+    with measuring() as progress:
         found = run_extractors(
             opened,
             recipes,
@@ -90,7 +90,8 @@ def extractors(
             settings,
             layers=names_of(layers),
             dictionary_limit=dictionary_limit,
-            track=track,
+            device=device,
+            progress=progress,
         )
     show_all(found, out)
 
@@ -105,6 +106,7 @@ def concept_stability(
     dictionary_limit: DictionaryLimit = DICTIONARY_LIMIT,
     seeds: Annotated[int, typer.Option(min=2, help="So many fits of each.")] = 3,
     seed: Annotated[int, typer.Option(help="The first of them.")] = 0,
+    device: Device = "cpu",
     out: Folder = Path("ierf-extractors"),
 ) -> None:
     """How alike the concepts are that an extractor finds with different seeds, matched one to one.
@@ -118,7 +120,7 @@ def concept_stability(
     opened, recipes = PFVStore(store), parse_recipes(extractors or EXTRACTORS)
     settings = FitSettings(concepts, l0_ratio, held_out, seed)
     check_out(out)
-    with tracked() as track:
+    with measuring() as progress:
         found = run_stability(
             opened,
             recipes,
@@ -127,7 +129,8 @@ def concept_stability(
             seeds=seeds,
             layers=names_of(layers),
             dictionary_limit=dictionary_limit,
-            track=track,
+            device=device,
+            progress=progress,
         )
     show_all(found, out)
 
@@ -172,9 +175,9 @@ def concept_fidelity(
         opened.check_model(vision_model)
     check_out(out)
     settings = FidelitySettings(points=points, seed=seed)
-    with tracked() as track:
+    with measuring() as progress:
         found = run_fidelity(
-            vision_model, sets, identity, photos, out, settings, layers=names_of(layers), limit=limit, track=track
+            vision_model, sets, identity, photos, out, settings, layers=names_of(layers), limit=limit, progress=progress
         )
     chosen = names_of(layers) or list(dict.fromkeys(one.layer for one in sets))
     show_all(tables(found, chosen), out)
@@ -222,17 +225,13 @@ def interlayer(
     concepts, vision_model, photos = ConceptBank.load(bank), load(model, device), open_data(data)
     chosen = names_of(layers) or list(concepts.layers)
     check_out(out)
-    with tracked() as track:
-        found = run_interlayer(vision_model, concepts, photos, out, settings, layers=chosen, limit=limit, track=track)
+    with measuring() as progress:
+        found = run_interlayer(
+            vision_model, concepts, photos, out, settings, layers=chosen, limit=limit, progress=progress
+        )
     pairs = {name: name for name in pairs_of(chosen)}
     show_all(areas(found, pairs, found.title), out)
     _write_curves(found, pairs, "largest cosine" if score == "icat" else "largest projection", out, "curves")
-
-
-def show_all(found: dict[str, Results], out: Path) -> None:
-    """All tables, and their files."""
-    for name, results in found.items():
-        show(results, out, name.replace(" ", "-"))
 
 
 def _write_curves(found: Results, prefixes: dict[str, str], height: str, out: Path, name: str) -> None:
@@ -292,6 +291,6 @@ def cafe(
     saes = {name: found[name].to(device) for name in wanted}
     photographs = open_images(data or opened.settings["data"])
     check_out(out)
-    with tracked() as track:
-        results = run_cafe(load(model, device), saes, opened, photographs, out, settings, track=track)
+    with measuring() as progress:
+        results = run_cafe(load(model, device), saes, opened, photographs, out, settings, progress=progress)
     show_all(results, out)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import torch
 import typer
 
-from ierf.cli.app import DEFAULT_MODEL, Device, Model, names_of, say, say_path, told
+from ierf.cli.app import DEFAULT_MODEL, Device, Model, names_of, progress_bar, say, say_path, shown_on
 from ierf.errors import IerfError, UnknownNameError
 from ierf.graph.concept_graph import BUDGET, KEEP, MOST_STEPS, STEPS, NodesName
 from ierf.model import VisionModel, evaluating, find_images, load, read_image
@@ -101,8 +101,8 @@ def graph(
     if nodes == "groups":
         options |= {"budget": budget, "refit": refit}
     drawn = keep if keep is not None else 1.0 if nodes == "groups" else KEEP
-    with told() as progress:
-        options["progress"] = progress
+    with progress_bar() as bar:
+        options["progress"] = shown_on(bar, "opening")
         if diagnose:
             _diagnose(vision_model, concepts, files, (true, predicted), (drawn, single_file), out, options)
         elif compare:

@@ -27,13 +27,13 @@ from ierf.cli.app import (
     save_picture,
     say,
     say_path,
+    shown_on,
 )
 from ierf.concepts.sae import (
     CHECKPOINT,
     SAE,
     FromModel,
     FromStore,
-    Metrics,
     Source,
     Training,
     saved_autoencoders,
@@ -176,7 +176,7 @@ def evaluate(
     Loss is that of the untouched model; patched: with reconstructions in place of the layer; empty: with the decoder’s
     bias alone; recovered: how much of that damage codes undo; same: share of photographs that keep their class.
     """
-    from ierf.experiments.concepts.sae import evaluate_saes
+    from ierf.experiments.sae import evaluate_saes
 
     saes = {layer: found.to(device) for layer, found in saved_autoencoders(path).items()}
     with progress_bar() as bar:
@@ -186,7 +186,7 @@ def evaluate(
             data,
             labels=labels,
             limit=limit,
-            track=lambda batches: bar.track(batches, description="evaluating"),
+            progress=shown_on(bar, "evaluating"),
             values=trained_values(saes, values),
         )
     table = Table(box=box.SIMPLE_HEAD)
@@ -226,7 +226,7 @@ def show(
     device: Device = "cpu",
 ) -> None:
     """A contact sheet of the patches that activate latents most, each in its photograph and with its surroundings."""
-    from ierf.experiments.concepts.sae import drawn_latents, latent_sheet, strongest
+    from ierf.experiments.sae import drawn_latents, latent_sheet, strongest
 
     saes = saved_autoencoders(path)
     if layer is None and len(saes) > 1:
@@ -253,14 +253,8 @@ def show(
 
 def _train(saes: dict[str, SAE], source: Source, settings: Training, folder: Path, save_every: int) -> None:
     with progress_bar(hidden=int(os.environ.get("RANK", 0)) > 0) as bar:
-        task = bar.add_task("training", total=None)
-
-        def report(step: int, steps: int, metrics: dict[str, Metrics]) -> None:
-            words = (f"{n}: FVU {m.fvu:.3f}, L0 {m.l0:.1f}, dead {m.dead:.0%}" for n, m in metrics.items())
-            bar.update(task, completed=step, total=steps, description="; ".join(words))
-
         try:
-            history = train(saes, source, settings, folder, save_every=save_every, report=report)
+            history = train(saes, source, settings, folder, save_every=save_every, progress=shown_on(bar, "training"))
         except KeyboardInterrupt:
             kept = (folder / CHECKPOINT).exists()
             complain(

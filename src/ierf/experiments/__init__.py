@@ -1,11 +1,18 @@
 """The papers' tables and figures, and what an explanation costs: one module, one command each."""
 
-from ierf.experiments.cost.explanations import Cost, attnlrp_costs, collect_costs, srd_costs
+from ierf.experiments.costs import Cost, attnlrp_costs, collect_costs, srd_costs
 from ierf.experiments.data import DataSet, Photo, drawn, open_data
-from ierf.experiments.journal import Track
-from ierf.experiments.methods import ABLATION, GROUPS, Method, parse_method, parse_methods
-from ierf.experiments.results import Results, check_out, save, terminal_table
-from ierf.experiments.statistics import Interval, confidence_interval, pearson, spearman
+from ierf.experiments.local import ABLATION, GROUPS, Method, parse_method, parse_methods
+from ierf.experiments.results import (
+    Interval,
+    Results,
+    check_out,
+    confidence_interval,
+    pearson,
+    save,
+    spearman,
+    terminal_table,
+)
 
 __all__ = [
     "ABLATION",
@@ -16,7 +23,6 @@ __all__ = [
     "Method",
     "Photo",
     "Results",
-    "Track",
     "attnlrp_costs",
     "check_out",
     "collect_costs",

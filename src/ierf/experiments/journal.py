@@ -5,23 +5,52 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import wraps
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from ierf.errors import IerfError
 from ierf.model import VisionModel
+from ierf.progress import Progress, StepCounter
 from ierf.store import only_writer
 
 Values = Mapping[str, Mapping[str, float | None]]
 """What was measured on one image: row -> column -> value; None where it is not defined."""
 
 Track = Callable[[Sequence[Any]], Iterable[Any]]
-"""Goes through a sequence and shows how far it is: `rich.progress.Progress().track`, or `iter`."""
+"""What `progress=` was for one version: goes through a sequence and shows how far it is."""
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def takes_track(run: _F) -> _F:
+    """A run that takes `track=` for `progress=` too, for one version, with a warning."""
+
+    @wraps(run)
+    def taking(*args: Any, track: Track | None = None, **options: Any) -> Any:
+        if track is None:
+            return run(*args, **options)
+        warnings.warn("track= is called progress= now, see ierf.progress", DeprecationWarning, stacklevel=2)
+        return run(*args, **options, progress=_as_progress(track))
+
+    return taking  # type: ignore[return-value]
+
+
+def _as_progress(track: Track) -> Progress:
+    """Goes one further through the numbers of the units whenever one begins, and behind the last one."""
+    units: list[Iterator[Any]] = []
+
+    def told(stage: str, done: int, total: int) -> None:
+        if not done:
+            units.append(iter(track(range(total))))
+        next(units[-1], None)
+
+    return told
 
 
 @dataclass(frozen=True)
@@ -85,7 +114,7 @@ class Journal:
 
 
 def run_over(
-    images: Sequence[str], journal: Journal, measure: Callable[[str], Values | None], track: Track
+    images: Sequence[str], journal: Journal, measure: Callable[[str], Values | None], progress: Progress | None
 ) -> dict[str, Values]:
     """What `measure` says of each image, in the order given; an image that the journal has is not measured again.
 
@@ -96,10 +125,13 @@ def run_over(
     with only_writer(journal.path.parent, journal.path.name):
         _cut(journal.path)
         journal.read()
-        for image in track(images):
+        steps = StepCounter(progress, len(images))
+        for image in images:
+            steps.begin("measuring")
             if image not in journal.finished:
                 journal.add(image, measure(image))
                 gc.collect()
+        steps.begin("measuring")
     found = ((image, journal.finished[image]) for image in images)
     return {image: values for image, values in found if values is not None}
 

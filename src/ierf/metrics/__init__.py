@@ -1,9 +1,8 @@
 """Scores of explanations, as functions of tensors; no score depends on batch mates."""
 
 from ierf.metrics.curves import Curve, deletion, insertion
-from ierf.metrics.fidelity import fidelity
+from ierf.metrics.fidelity import fidelity, l0_ratio, relative_error
 from ierf.metrics.localization import attribution_localization, pointing_game, sparseness
-from ierf.metrics.reconstruction import l0_ratio, relative_error
 from ierf.metrics.scoring import Preset, at_pixels, normalise_map
 from ierf.metrics.stability import stability
 

@@ -1,4 +1,4 @@
-"""Fidelity (arXiv 2605.00474, VII-G): does a map foretell what taking pixels away does to the score?"""
+"""Fidelity (arXiv 2605.00474, VII-G, VI-A): of maps to the network, of concepts to the vectors they stand for."""
 
 from collections.abc import Sequence
 from math import prod
@@ -107,3 +107,14 @@ def _pearson(a: Float[Tensor, "N R"], b: Float[Tensor, "N R"], eps_a: float, eps
 def _varies(series: Tensor, eps: float) -> Tensor:
     low, high = series.aminmax(dim=1)
     return high - low > 8 * eps * series.abs().amax(1)
+
+
+def relative_error(x: Float[Tensor, "*N C"], reconstruction: Float[Tensor, "*N C"]) -> Float[Tensor, "*N"]:
+    """`‖x − x̂‖₂ / ‖x‖₂`, Rel-ℓ2 of arXiv 2605.00474, Table III. NaN for a vector that is zero."""
+    error, norm = (x - reconstruction).square().sum(-1).sqrt(), x.square().sum(-1).sqrt()
+    return error / norm.where(norm > 0, torch.nan)
+
+
+def l0_ratio(codes: Float[Tensor, "*N K"]) -> Float[Tensor, "*N"]:
+    """`1 − ‖u‖₀ / K`, the share of concepts that are not used (arXiv 2605.00474, Table III)."""
+    return 1 - (codes != 0).sum(-1) / codes.shape[-1]

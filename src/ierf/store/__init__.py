@@ -3,20 +3,31 @@
 from ierf.store.batch_collection import Clock, collect_batch, sites
 from ierf.store.collecting import Collected, collect
 from ierf.store.files import WRITER, Shard, explained, only_writer, read_json, wait_for_all, write, write_json
-from ierf.store.integrity import problems, weights_hash
-from ierf.store.layer import Exemplar, Nearest, StoredLayer
+from ierf.store.layout import problems, weights_hash
 from ierf.store.photographs import First, Images, StoredPhotographs, open_images, read_ahead
 from ierf.store.pictures import contact_sheet, covered, lit, part
-from ierf.store.plan import Compute, ModelRecord, Settings, check_dtype, check_names, differences
-from ierf.store.sampling import NO_ROW, position_of, quantised, reduced, reduced_size, restored
-from ierf.store.store import PFVStore
+from ierf.store.plan import (
+    NO_ROW,
+    Dtype,
+    ModelRecord,
+    Settings,
+    check_dtype,
+    check_names,
+    differences,
+    position_of,
+    quantised,
+    reduced,
+    reduced_size,
+    restored,
+)
+from ierf.store.store import Exemplar, Nearest, PFVStore, StoredLayer
 
 __all__ = [
     "NO_ROW",
     "WRITER",
     "Clock",
     "Collected",
-    "Compute",
+    "Dtype",
     "Exemplar",
     "First",
     "Images",

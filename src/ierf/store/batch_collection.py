@@ -19,8 +19,7 @@ from ierf.attribution.token_grid import TokenGrid
 from ierf.errors import IerfError
 from ierf.model import VisionModel
 from ierf.model.forward import lowered
-from ierf.store.plan import LayerPlan, Settings
-from ierf.store.sampling import draw, quantised, reduced, reduced_size, stored_positions
+from ierf.store.plan import LayerPlan, Settings, draw, quantised, reduced, reduced_size, stored_positions
 
 
 class Clock:

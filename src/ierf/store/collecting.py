@@ -30,14 +30,15 @@ from ierf.store.files import (
     write_json,
     writing,
 )
-from ierf.store.integrity import as_json, identity
 from ierf.store.layout import (
     IMAGE_ARRAYS,
     MANIFEST,
     NAMES,
     PLAN,
     arrays,
+    as_json,
     group,
+    identity,
     layer_arrays,
     marker,
     metadata,

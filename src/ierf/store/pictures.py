@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFilter, ImageFont
 
-from ierf.store.sampling import token_name
+from ierf.store.plan import token_name
 
 _DIM = 0.3
 """Brightness of a photograph where an iERF is nothing."""

@@ -18,7 +18,7 @@ from ierf.model import VisionModel, as_vision_model
 from ierf.model.capture import capture
 from ierf.model.following import Values
 from ierf.model.images import ImageLike
-from ierf.store import Compute, First, PFVStore, Shard, check_dtype, open_images, read_ahead, weights_hash
+from ierf.store import Dtype, First, PFVStore, Shard, check_dtype, open_images, read_ahead, weights_hash
 
 _CHUNK = 1 << 14
 """PFVs in a chunk from memory or a store."""
@@ -124,7 +124,7 @@ class FromModel:
         batch: int = 64,
         limit: int | None = None,
         shard: Shard | None = None,
-        dtype: Compute = "float32",
+        dtype: Dtype = "float32",
     ) -> None:
         check_dtype(dtype)
         if not layers or len(set(layers)) < len(layers):

@@ -2,6 +2,7 @@
 
 import json
 import math
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
@@ -20,7 +21,8 @@ from ierf.concepts.sae.shuffle_buffer import Position, mixed
 from ierf.concepts.sae.sources import Source
 from ierf.deprecated import renamed
 from ierf.errors import IerfError, UnknownNameError
-from ierf.store import Compute, check_dtype, differences, only_writer, wait_for_all, write
+from ierf.progress import Progress
+from ierf.store import Dtype, check_dtype, differences, only_writer, wait_for_all, write
 from ierf.typed import FieldError, parsed, recorded, typed
 
 Schedule = Literal["cosine", "constant"]
@@ -55,7 +57,7 @@ class Training:
     schedule: Schedule = "cosine"
     dead_after: int | None = None
     buffer: int = 1 << 17
-    dtype: Compute = field(default="float32", metadata={"in files": "compute"})
+    dtype: Dtype = field(default="float32", metadata={"in files": "compute"})
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -189,6 +191,9 @@ class Metrics:
     dead: float
     """Share of latents that were silent for `Training.silence` samples."""
 
+    def __str__(self) -> str:
+        return f"FVU {self.fvu:.3f}, L0 {self.l0:.1f}, dead {self.dead:.0%}"
+
 
 def train(
     saes: Mapping[str, Trainable],
@@ -198,6 +203,7 @@ def train(
     *,
     save_every: int = 500,
     log_every: int = 50,
+    progress: Progress | None = None,
     report: Report | None = None,
 ) -> list[dict[str, Any]]:
     """Train each layer's autoencoder on the layer's PFVs; returns the metrics of every `log_every`-th step.
@@ -206,8 +212,14 @@ def train(
     the last one and ends with the same bits as a run that was not. Under `torch.distributed` each rank has its own
     source; gradients are added up, so n ranks give what one process gives with the n batches together.
 
+    Args:
+        progress: called behind each step; its stage is the step's metrics in words, see `ierf.progress.Progress`.
+        report: what `progress` was; called with the step, the number of steps and the metrics.
+
     Raises `IerfError` if the folder holds a checkpoint of another run, or has a writer, or a loss is not finite.
     """
+    if report is not None:
+        warnings.warn("report= is called progress= now, see ierf.progress", DeprecationWarning, stacklevel=2)
     for name, sae in saes.items():
         if source.channels[name] != sae.n_features:
             raise IerfError(f"{name!r} has {source.channels[name]} channels, its autoencoder {sae.n_features}")
@@ -234,6 +246,9 @@ def train(
                 history.append({"step": run.step, **{name: asdict(one) for name, one in found().items()}})
             if report is not None:
                 report(run.step, run.steps, found())
+            if progress is not None:
+                words = (f"{name}: {one}" if name else str(one) for name, one in found().items())
+                progress("; ".join(words), run.step, run.steps)
             if out is not None and (run.step % save_every == 0 or run.step == run.steps):
                 run.keep(out, position, history, identity)
         return history

@@ -11,12 +11,13 @@ from torch import Tensor
 
 from ierf.attribution import effective_receptive_fields
 from ierf.concepts import choose_lam, lasso
-from ierf.experiments.concepts.fitted import Recipe
-from ierf.experiments.journal import Journal, Track, Values, model_fingerprint, run_over
+from ierf.experiments.extractors import Recipe
+from ierf.experiments.journal import Journal, Values, model_fingerprint, run_over, takes_track
 from ierf.experiments.results import Better, Results, as_values
 from ierf.experiments.truth.scenes import as_mask, check_classes, grid_of, scene_inputs
 from ierf.metrics import attribution_localization
 from ierf.model import VisionModel, capture, evaluating, shift_of
+from ierf.progress import Progress
 from ierf.world import HELD_OUT, PARTS, Scene, Scenes, part_masks
 
 MEASURES: Mapping[str, Better] = {
@@ -66,6 +67,7 @@ class Sample:
     positions: Int[Tensor, "N 2"]
 
 
+@takes_track
 def truth_concepts(
     model: VisionModel,
     recipes: Sequence[Recipe],
@@ -74,7 +76,7 @@ def truth_concepts(
     settings: ConceptSettings | None = None,
     *,
     seeds: int = 3,
-    track: Track = iter,
+    progress: Progress | None = None,
 ) -> dict[str, Results]:
     """Measure -> its value for each seed, with each extractor's own codes and the Lasso's, layer by layer.
 
@@ -95,7 +97,7 @@ def truth_concepts(
     }
     journal = Journal.open(out / "truth-concepts.jsonl", header)
     units = {f"{layer} {seed}": (layer, seed) for layer in layers for seed in range(seeds)}
-    done = run_over(list(units), journal, lambda unit: _unit(model, recipes, *units[unit], settings), track)
+    done = run_over(list(units), journal, lambda unit: _unit(model, recipes, *units[unit], settings), progress)
     return {measure: _results(model, measure, done, units, journal) for measure in MEASURES}
 
 

@@ -1,4 +1,4 @@
-"""Edges against the truth: do concepts of a part point to the classes that ask for it, and act as the part does?"""
+"""Edges against the truth: from concepts to the classes that are made of them, and to those of a later layer."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -11,14 +11,14 @@ from torch import Tensor
 
 from ierf.concepts import choose_lam, lasso, make_extractor
 from ierf.errors import IerfError
-from ierf.experiments.journal import Journal, Track, Values, model_fingerprint, run_over
-from ierf.experiments.results import Better, Results, as_values
-from ierf.experiments.statistics import spearman
+from ierf.experiments.journal import Journal, Values, model_fingerprint, run_over, takes_track
+from ierf.experiments.results import Better, Results, as_values, spearman
 from ierf.experiments.truth.concepts import ConceptSettings, Sample, average_precisions, sampled
-from ierf.experiments.truth.scenes import Known, as_mask, check_classes, grid_of
-from ierf.graph import Edges, icat
-from ierf.model import VisionModel, capture, evaluating, patched, shift_of
+from ierf.experiments.truth.scenes import Known, as_mask, check_classes, grid_of, scene_inputs
+from ierf.graph import Alignment, Edges, icat
+from ierf.model import Section, VisionModel, capture, evaluating, patched, shift_of
 from ierf.model.capture import Captured
+from ierf.progress import Progress
 from ierf.world import CLASSES, HELD_OUT, NOTHING, PARTS, Scene, Scenes, part_masks
 
 COLUMNS: Mapping[str, Better] = {
@@ -76,6 +76,7 @@ class Vocabulary:
         return lasso(pfvs - self.shift, self.atoms, self.lam).codes
 
 
+@takes_track
 def truth_edges(
     model: VisionModel,
     methods: Sequence[str],
@@ -85,7 +86,7 @@ def truth_edges(
     *,
     scenes: int = 50,
     seed: int = 0,
-    track: Track = iter,
+    progress: Progress | None = None,
 ) -> Results:
     """The scores of each attribution on scenes that were not trained on; concepts are those of bisecting k-means.
 
@@ -106,7 +107,7 @@ def truth_edges(
     def measure(known: Known) -> Values | None:
         return _measured(model, known, words, methods, layer)
 
-    return over_scenes(model, data, journal, measure, f"{layer} of {model.name} to its classes", track)
+    return over_scenes(model, data, journal, measure, f"{layer} of {model.name} to its classes", progress)
 
 
 def journal_of(
@@ -140,7 +141,7 @@ def over_scenes(
     journal: Journal,
     measured: Callable[[Known], Values | None],
     title: str,
-    track: Track,
+    progress: Progress | None,
 ) -> Results:
     """What is measured on each scene that the network gets right. Raises `IerfError` if it gets none right."""
     index = {name: i for i, name in enumerate(data.names)}
@@ -150,7 +151,7 @@ def over_scenes(
             known = Known.of(model, data.scene(index[name]))
         return None if known is None else measured(known)
 
-    values = run_over(data.names, journal, measure, track)
+    values = run_over(data.names, journal, measure, progress)
     if not values:
         raise IerfError(f"{model.name!r} gets none of {len(data)} scenes right; take more, or another network")
     return Results(title, COLUMNS, values, journal.settings, unit="scenes", apart=[TAKEN_OUT])
@@ -268,3 +269,135 @@ def _scores(
         found |= {name: spearman(touched.to(at) @ at, fall) for name, fall in drops.items()}
     precision = float(average_precisions(scores[:, None], truth[:, None])[0, 0])
     return found | {"edges, AUC": area_under_curve(scores, truth), "edges, precision": precision}
+
+
+TARGETS = 8
+"""Of each scene: those that stand for a part or a class and have the largest coefficients."""
+
+
+@takes_track
+def truth_between(
+    model: VisionModel,
+    methods: Sequence[str],
+    source: str,
+    target: str,
+    out: Path,
+    settings: ConceptSettings | None = None,
+    *,
+    scenes: int = 50,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Results:
+    """The scores of each attribution from concepts of a layer to those of a later one, both of bisecting k-means.
+
+    Sources stand for a primitive or a part, targets for a part or a class; an edge is true if both share a part. The
+    columns are those of edges to classes; in place of a logit's falls stand those of a target's score
+    `Σ_i u_it cos(y_i, v_t)`, and correlations are means over the scene's targets.
+    `truth-edges-SOURCE-TARGET.jsonl` in `out` keeps what is finished.
+
+    Args:
+        methods: of `ierf.graph.METHODS`.
+
+    Raises:
+        IerfError: the network does not tell the world's classes, cannot be cut there, gets no scene right, or its
+            concepts stand for nothing.
+    """
+    check_classes(model)
+    settings, data = settings or ConceptSettings(), Scenes(scenes, HELD_OUT)
+    file, where = out / f"truth-edges-{source}-{target}.jsonl", {"layers": [source, target], "targets": TARGETS}
+    journal = journal_of(file, "truth-between", model, data, methods, settings, seed, **where)
+    words = [vocabulary(model, layer, settings, seed) for layer in (source, target)]
+
+    def measure(known: Known) -> Values | None:
+        return _measured_between(model, known, words, methods, (source, target))
+
+    return over_scenes(model, data, journal, measure, f"{source} of {model.name} to {target}", progress)
+
+
+def sources_of(meanings: Int[Tensor, " K"]) -> Bool[Tensor, " K"]:
+    """Whether concepts stand for a primitive or a part."""
+    return (meanings >= 0) & ~_among(meanings, CLASSES)
+
+
+def targets_of(meanings: Int[Tensor, " K"]) -> Bool[Tensor, " K"]:
+    """Whether concepts stand for a part or a class."""
+    return (meanings >= 0) & ~_among(meanings, PRIMITIVES)
+
+
+def planted_between(sources: Int[Tensor, " Q"], targets: Int[Tensor, " T"]) -> Bool[Tensor, "Q T"]:
+    """Whether a primitive or part and a part or class share a part: one is then made of the other, or of its part."""
+    parts = list(MEANINGS.values())
+    return torch.tensor([[bool(parts[q] & parts[t]) for t in targets.tolist()] for q in sources.tolist()])
+
+
+def _among(meanings: Int[Tensor, " K"], names: Mapping[str, object]) -> Bool[Tensor, " K"]:
+    return torch.isin(meanings, torch.tensor([i for i, name in enumerate(MEANINGS) if name in names]))
+
+
+def _measured_between(
+    model: VisionModel, known: Known, words: Sequence[Vocabulary], methods: Sequence[str], layers: tuple[str, str]
+) -> Values | None:
+    scene, (source, target) = known.scene, layers
+    with torch.no_grad():
+        found = capture(model, known.x, layers)
+        codes = [one.codes(found[layer].pfvs[0]) for one, layer in zip(words, layers, strict=True)]
+    chosen = _chosen(codes[1], words[1].meanings)
+    if not len(chosen):
+        return None
+    score = Alignment(words[1].atoms[chosen], codes[1][:, chosen], words[1].shift)
+    touched = positions_of(model, found[source], scene)
+    with torch.no_grad():
+        before = score(found[target].pfvs)
+        falls = {
+            name: before - score(_pfvs(model, [change(scene, i) for i in range(len(scene.parts))], target))
+            for name, change in CHANGES.items()
+        }
+        taken = torch.stack([at[:, None].to(codes[0]) * codes[0] @ words[0].atoms for at in touched])
+        lost = before - score(Section.of(model, known.x, source, target)(found[source].pfvs - taken))
+    agreeing = {name: _agreement(lost, fall) for name, fall in falls.items()}
+    rows = {TAKEN_OUT: as_values(dict.fromkeys(COLUMNS, torch.nan) | agreeing)}
+    for method in methods:
+        edges = icat(
+            model,
+            known.x,
+            source,
+            target,
+            source_atoms=words[0].atoms,
+            source_codes=codes[0],
+            source_shift=words[0].shift,
+            target_atoms=score.atoms,
+            target_codes=score.codes,
+            target_shift=score.shift,
+            method=method,
+        )
+        active = edges.active.cpu()
+        told = active[sources_of(words[0].meanings[active])]
+        values, truth = (
+            edges.values[told].detach().cpu().flatten(),
+            planted_between(words[0].meanings[told], words[1].meanings[chosen]).flatten(),
+        )
+        cells = dict.fromkeys(COLUMNS, torch.nan)
+        if method not in WHOLE:
+            claimed = touched.to(codes[0]) @ edges.by_position.detach().sum(0).T
+            cells |= {name: _agreement(claimed, fall) for name, fall in falls.items()}
+        cells["edges, AUC"] = area_under_curve(values, truth)
+        cells["edges, precision"] = float(average_precisions(values[:, None], truth[:, None])[0, 0])
+        rows[method] = as_values(cells)
+    return rows
+
+
+def _pfvs(model: VisionModel, scenes: Sequence[Scene], layer: str) -> Float[Tensor, "N P C"]:
+    return capture(model, scene_inputs(model, scenes), [layer])[layer].pfvs
+
+
+def _chosen(codes: Float[Tensor, "P K"], meanings: Int[Tensor, " K"]) -> Int[Tensor, " T"]:
+    """The targets of a scene."""
+    size = codes.clamp_min(0).sum(0).cpu() * targets_of(meanings)
+    return size.topk(min(TARGETS, int((size > 0).sum()))).indices
+
+
+def _agreement(claimed: Float[Tensor, "n T"], true: Float[Tensor, "n T"]) -> float:
+    """The rank correlation over parts, the mean over targets for which it is defined."""
+    pairs = zip(claimed.T.contiguous(), true.T.contiguous(), strict=True)
+    each = torch.tensor([spearman(one, other) for one, other in pairs])
+    return float(each.nanmean())

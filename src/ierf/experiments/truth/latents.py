@@ -12,9 +12,8 @@ from torch import Tensor
 from ierf.cafe import LatentLayer, evidence
 from ierf.concepts.sae import SAE
 from ierf.errors import IerfError
-from ierf.experiments.journal import Journal, Track, Values, model_fingerprint, run_over
-from ierf.experiments.results import Better, Results, as_values
-from ierf.experiments.statistics import spearman
+from ierf.experiments.journal import Journal, Values, model_fingerprint, run_over, takes_track
+from ierf.experiments.results import Better, Results, as_values, spearman
 from ierf.experiments.truth.concepts import UNCLEAR, average_precisions, what_is_there
 from ierf.experiments.truth.scenes import (
     TRUTH,
@@ -26,6 +25,7 @@ from ierf.experiments.truth.scenes import (
     shares_of_falls,
 )
 from ierf.model import VisionModel, capture, evaluating
+from ierf.progress import Progress
 from ierf.world import CLASSES, HELD_OUT, PARTS, Scene, Scenes, part_masks
 
 Reading = Literal["part", "class-patch", "class-token"]
@@ -73,6 +73,7 @@ class Named:
     stands_for: Mapping[Reading, Int[Tensor, " K"]]
 
 
+@takes_track
 def truth_latents(
     model: VisionModel,
     methods: Sequence[str],
@@ -82,7 +83,7 @@ def truth_latents(
     *,
     scenes: int = 50,
     seed: int = 0,
-    track: Track = iter,
+    progress: Progress | None = None,
 ) -> dict[Reading, Results]:
     """The scores of each attribution of latents, for each reading that the layer has.
 
@@ -116,7 +117,7 @@ def truth_latents(
             known = Known.of(model, data.scene(number))
         return None if known is None else _measured(known, named, reading, methods)
 
-    values = run_over(list(index), journal, measure, track)
+    values = run_over(list(index), journal, measure, progress)
     if not values:
         raise IerfError(f"no latent of {layer!r} stands for what {scenes} scenes show; take more scenes or samples")
     columns = {f"{measure}, {group}": better for group in GROUPS for measure, better in MEASURES.items()}

@@ -8,13 +8,13 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from ierf.errors import IerfError
-from ierf.experiments.journal import Journal, Track, Values, model_fingerprint, run_over
-from ierf.experiments.methods import Method
-from ierf.experiments.results import Better, Results, as_values
-from ierf.experiments.statistics import spearman
+from ierf.experiments.journal import Journal, Values, model_fingerprint, run_over, takes_track
+from ierf.experiments.local import Method
+from ierf.experiments.results import Better, Results, as_values, spearman
 from ierf.experiments.truth.scenes import TRUTH, Known, as_mask, check_classes, shares_of_falls
 from ierf.metrics import attribution_localization, pointing_game
 from ierf.model import VisionModel, evaluating
+from ierf.progress import Progress
 from ierf.world import (
     CLASSES,
     CUE_CLASS,
@@ -46,6 +46,7 @@ removal             rank correlation, over the scene's parts, of the relevance o
 The row `TRUTH` has those falls in the place of relevance."""
 
 
+@takes_track
 def truth_local(
     model: VisionModel,
     methods: Sequence[Method],
@@ -53,7 +54,7 @@ def truth_local(
     *,
     scenes: int = 100,
     settings: Settings | None = None,
-    track: Track = iter,
+    progress: Progress | None = None,
 ) -> Results:
     """The scores of each method on scenes that were not trained on; `truth-local.jsonl` in `out` keeps the finished.
 
@@ -76,7 +77,10 @@ def truth_local(
     index = {name: i for i, name in enumerate(data.names)}
     with evaluating(model.net):
         values = run_over(
-            data.names, journal, lambda name: _measured(model, Known.of(model, data.scene(index[name])), methods), track
+            data.names,
+            journal,
+            lambda name: _measured(model, Known.of(model, data.scene(index[name])), methods),
+            progress,
         )
     if not values:
         raise IerfError(f"{model.name!r} gets none of {scenes} scenes right; take more, or another network")
@@ -133,6 +137,7 @@ def scores(
     return {name: float(value) for name, value in zip(COLUMNS, values, strict=True)}
 
 
+@takes_track
 def truth_cue(
     models: Mapping[str, VisionModel],
     methods: Sequence[Method],
@@ -140,7 +145,7 @@ def truth_cue(
     *,
     scenes: int = 50,
     seed: int = 0,
-    track: Track = iter,
+    progress: Progress | None = None,
 ) -> Results:
     """Of what is on the tint and on the deciding parts, the share on the tint, for each network.
 
@@ -162,7 +167,7 @@ def truth_cue(
     }
     journal = Journal.open(out / "truth-cue.jsonl", header)
     found = {f"scene-{scene.index}": scene for scene in tinted_scenes(settings, scenes)}
-    values = run_over(list(found), journal, lambda name: _on_tint(models, found[name], methods), track)
+    values = run_over(list(found), journal, lambda name: _on_tint(models, found[name], methods), progress)
     if not values:
         raise IerfError(f"none of {scenes} tinted scenes is right with every network; take more scenes")
     columns: dict[str, Better] = {}

@@ -1,7 +1,7 @@
 """Table I: localisation, sparseness, fidelity and stability of many methods on the same photographs (IV-B, VII-G)."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -12,14 +12,14 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor, nn
 
+from ierf.attribution import METHODS, attribute
 from ierf.errors import IerfError, UnknownNameError
 from ierf.experiments.data import DataSet, Photo, drawn
-from ierf.experiments.journal import Journal, Track, Values, model_fingerprint, run_over
-from ierf.experiments.methods import Method
-from ierf.experiments.results import Better, Results, as_values
-from ierf.experiments.statistics import Interval, confidence_interval
+from ierf.experiments.journal import Journal, Values, model_fingerprint, run_over, takes_track
+from ierf.experiments.results import Better, Interval, Results, as_values, confidence_interval
 from ierf.metrics import (
     Preset,
+    at_pixels,
     attribution_localization,
     deletion,
     fidelity,
@@ -28,7 +28,67 @@ from ierf.metrics import (
     sparseness,
     stability,
 )
+from ierf.metrics.scoring import check_preset
 from ierf.model import VisionModel, as_vision_model, evaluating
+from ierf.progress import Progress
+
+PAPER = (
+    *("gradient", "guided_backprop", "gradient_x_input", "integrated_gradients", "lrp_zplus", "smoothgrad", "fullgrad"),
+    *("gradcam", "gradcam_pp", "scorecam", "ablationcam", "xgradcam", "layercam@low", "layercam@high"),
+    *("srd@low", "srd@high", "srd"),
+)
+"""The rows of Table I."""
+ABLATION = ("srd?head=raw", "srd?head=mean", "srd")
+"""The rows of Table IV."""
+GROUPS: Mapping[str, tuple[str, ...]] = {
+    "paper": PAPER,
+    "ablation": ABLATION,
+    "all": (*PAPER, *ABLATION[:2], "attnlrp", "cp_lrp", "kernel_shap", "random"),
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A method with its resolution and options; `text` is what tables call it."""
+
+    text: str
+    name: str
+    resolution: str = "input"
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+    def __call__(self, model: VisionModel, x: Float[Tensor, "N 3 H W"], target: list[int]) -> Float[Tensor, "N H W"]:
+        """Maps at the pixels: coarser ones are scaled up bilinearly (arXiv 2605.00474, IV-B)."""
+        height, width = x.shape[2:]
+        maps = attribute(model, x, target, self.name, self.resolution, **self.options)
+        return at_pixels(maps, (height, width))
+
+
+def parse_method(text: str) -> Method:
+    """`NAME[@RESOLUTION][?OPTION=VALUE[&…]]`. Raises `IerfError` for a method that does not exist."""
+    address, _, query = text.strip().partition("?")
+    name, _, resolution = address.partition("@")
+    if name not in METHODS:
+        raise UnknownNameError("method", name, [*METHODS, *GROUPS])
+    pairs = [option.partition("=") for option in query.split("&") if option]
+    if any(not value for _, _, value in pairs):
+        raise IerfError(f"an option of a method is given as ?name=value, which {text!r} does not do")
+    return Method(text.strip(), name, resolution or "input", {key: _value(value) for key, _, value in pairs})
+
+
+def parse_methods(texts: Sequence[str]) -> list[Method]:
+    """Methods and groups of them (`GROUPS`), each row once; commas separate as well."""
+    single = [name for text in texts for part in text.split(",") for name in GROUPS.get(part.strip(), (part,))]
+    return [parse_method(name) for name in dict.fromkeys(name.strip() for name in single)]
+
+
+def _value(text: str) -> float | int | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
 
 PAPER_METRICS = ("pointing", "localization", "sparseness", "fidelity", "stability")
 METRICS: Mapping[str, Better] = {
@@ -65,6 +125,7 @@ class LocalSettings:
         for name in self.metrics:
             if name not in METRICS:
                 raise UnknownNameError("metric", name, METRICS)
+        check_preset(self.preset)
 
 
 @dataclass(frozen=True)
@@ -76,6 +137,7 @@ class Case:
     mask: Bool[Tensor, "H W"] | None
 
 
+@takes_track
 def local(
     model: VisionModel,
     data: DataSet,
@@ -84,7 +146,7 @@ def local(
     settings: LocalSettings | None = None,
     *,
     limit: int | None = None,
-    track: Track = iter,
+    progress: Progress | None = None,
 ) -> Results:
     """The scores of each method on each photograph; `local.jsonl` in `out` keeps what is finished.
 
@@ -101,7 +163,7 @@ def local(
     journal = Journal.open(out / "local.jsonl", local_header(model, data, methods, settings))
     names = drawn(data, limit, settings.seed)
     with evaluating(model.net):
-        values = run_over(names, journal, lambda name: measured(model, data.read(name), methods, settings), track)
+        values = run_over(names, journal, lambda name: measured(model, data.read(name), methods, settings), progress)
     if not values:
         raise IerfError(f"none of {len(names)} photographs of {data.name!r} shows a class that the network knows")
     columns = {name: METRICS[name] for name in settings.metrics}

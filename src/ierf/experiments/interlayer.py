@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ierf.concepts import ConceptBank
 from ierf.errors import IerfError, UnknownNameError
-from ierf.experiments.concepts.fidelity import cells
+from ierf.experiments.concept_fidelity import cells
 from ierf.experiments.data import DataSet, drawn
-from ierf.experiments.journal import Journal, Track, Values, model_fingerprint, run_over
+from ierf.experiments.journal import Journal, Values, model_fingerprint, run_over, takes_track
 from ierf.experiments.results import Results, as_values
 from ierf.graph import (
     METHODS,
@@ -34,6 +34,7 @@ from ierf.graph import (
     values_of,
 )
 from ierf.model import Section, VisionModel, evaluating
+from ierf.progress import Progress
 
 SCORES = ("icat", "gig")
 """icat: alignments `Σ u cos`, tracked by the largest cosine; gig: projections, tracked by the largest one."""
@@ -63,6 +64,7 @@ class InterlayerSettings:
             raise IerfError(f"curves need a target and two points, not {self.targets} and {self.points}")
 
 
+@takes_track
 def interlayer(
     model: VisionModel,
     bank: ConceptBank,
@@ -72,7 +74,7 @@ def interlayer(
     *,
     layers: Sequence[str] | None = None,
     limit: int | None = 100,
-    track: Track = iter,
+    progress: Progress | None = None,
 ) -> Results:
     """Curves and areas of each attribution for each two consecutive `layers` (all of the bank if None).
 
@@ -101,7 +103,7 @@ def interlayer(
         return work.curves(model.prepare(data.read(name).image))
 
     with evaluating(model.net):
-        values = run_over(drawn(data, limit, settings.seed), journal, measure, track)
+        values = run_over(drawn(data, limit, settings.seed), journal, measure, progress)
     title = f"{model.name} on {data.name}"
     return Results(title, {}, values, journal.settings, corner="attribution", seed=settings.seed)
 

@@ -15,14 +15,14 @@ from torch import Tensor
 
 from ierf.concepts import Codes, ConceptBank, lasso
 from ierf.errors import IerfError
-from ierf.experiments.concepts.fitted import Fitted
 from ierf.experiments.data import DataSet, drawn
-from ierf.experiments.journal import Journal, Track, Values, model_fingerprint, run_over
+from ierf.experiments.extractors import Fitted
+from ierf.experiments.journal import Journal, Values, model_fingerprint, run_over, takes_track
 from ierf.experiments.results import Better, Results, as_values, figure_class, png
-from ierf.graph import METHODS, Probabilities, Reconstruction, area
-from ierf.graph import LayerObjective as Question
+from ierf.graph import METHODS, LayerObjective, Probabilities, Reconstruction, area
 from ierf.model import Section, VisionModel, capture, evaluating
 from ierf.model.following import Values as PFVValues
+from ierf.progress import Progress
 
 GRID = 33
 """Points of a curve, from no concept to all active ones."""
@@ -214,6 +214,7 @@ def class_curves(
     return ClassCurves(counts, deletion, insertion)
 
 
+@takes_track
 def concept_fidelity(
     model: VisionModel,
     concepts: Sequence[Concepts],
@@ -224,7 +225,7 @@ def concept_fidelity(
     *,
     layers: Sequence[str] | None = None,
     limit: int | None = 100,
-    track: Track = iter,
+    progress: Progress | None = None,
 ) -> Results:
     """Curves and areas of each set of concepts, for each layer: columns `LAYER probability/insertion/area` and so on.
 
@@ -261,7 +262,7 @@ def concept_fidelity(
         return work.curves(model.prepare(data.read(name).image))
 
     with evaluating(model.net):
-        values = run_over(drawn(data, limit, settings.seed), journal, measure, track)
+        values = run_over(drawn(data, limit, settings.seed), journal, measure, progress)
     return Results(f"{model.name} on {data.name}", {}, values, journal.settings, corner="concepts", seed=settings.seed)
 
 
@@ -308,7 +309,7 @@ class _Work:
         if not len(x.active):
             return {}
         options = {name: getattr(self.settings, name) for name in ("steps", "most_steps", "tolerance")}
-        importance = METHODS["ig"](x, Question(section, Probabilities([target])), **options).values[0]
+        importance = METHODS["ig"](x, LayerObjective(section, Probabilities([target])), **options).values[0]
         curves = class_curves(x, section, target, importance, self.settings.points)
         found = {f"{one.layer}/{KEPT}": float(curves.insertion[0, -1]) / chance}
         for i, tracked in enumerate(TRACKED):

@@ -1,10 +1,11 @@
-"""Extractors fitted to the PFVs of a store without those of some photographs, kept on disk."""
+"""Table III: what extractors keep of PFVs that they have not seen, how sparsely (VI-A1), and how alike over seeds."""
 
 import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
+from itertools import combinations
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -26,13 +27,18 @@ from ierf.concepts import (
     concept_count,
     lasso,
     make_extractor,
+    match_concepts,
     shift_vector,
     usual_shift,
 )
+from ierf.concepts.bank_fitting import PER_CHANNEL
 from ierf.concepts.sae import Training
 from ierf.deprecated import by_present_names
 from ierf.errors import IerfError, UnknownNameError
-from ierf.model.following import Values
+from ierf.experiments.journal import Journal, Values, run_over, takes_track
+from ierf.experiments.results import Better, Results, as_values
+from ierf.model.following import Values as PFVValues
+from ierf.progress import Progress
 from ierf.store import PFVStore, StoredLayer, only_writer, write
 
 FOLDER = "fitted"
@@ -128,7 +134,7 @@ class Fitted:
     origin: Float[Tensor, " C"]
     """What a bank subtracts from the layer's PFVs: the same for all extractors."""
     lam: float
-    values: Values
+    values: PFVValues
     """What the layer's PFVs are."""
     own: Float[Tensor, "M H"]
     """How well the extractor's own codes do on the rows that were held out, see `quality`."""
@@ -152,12 +158,13 @@ def quality(
 
 
 def lasso_quality(found: Fitted, x: Float[Tensor, "N C"]) -> Float[Tensor, "3 N"]:
-    """`quality` with the Lasso's codes."""
+    """`quality` with the Lasso's codes, where x is."""
     parts = []
+    atoms, shift, origin = (tensor.to(x) for tensor in (found.atoms, found.shift, found.origin))
     for some in torch.split(x, _AT_ONCE):
-        codes = lasso(some - found.shift, found.atoms, found.lam)
-        made = codes.reconstruct(found.atoms) + found.shift
-        parts.append(quality(some, made, codes.sparse.counts(), len(found.atoms), found.origin))
+        codes = lasso(some - shift, atoms, found.lam)
+        made = codes.reconstruct(atoms) + shift
+        parts.append(quality(some, made, codes.sparse.counts(), len(atoms), origin))
     return torch.cat(parts, 1)
 
 
@@ -166,7 +173,15 @@ def store_digest(store: PFVStore) -> str:
     return hashlib.sha256(json.dumps(store.plan.to_json(), sort_keys=True).encode()).hexdigest()[:16]
 
 
-def fitted(store: PFVStore, layer: str, recipe: Recipe, seed: int, settings: FitSettings, folder: Path) -> Fitted:
+def fitted(
+    store: PFVStore,
+    layer: str,
+    recipe: Recipe,
+    seed: int,
+    settings: FitSettings,
+    folder: Path,
+    device: str = "cpu",
+) -> Fitted:
     """The concepts in `folder`, fitted and put there first if they are not.
 
     Raises `IerfError` where those in the folder were fitted otherwise.
@@ -183,7 +198,7 @@ def fitted(store: PFVStore, layer: str, recipe: Recipe, seed: int, settings: Fit
     if not (place / _FILE).exists():
         with only_writer(place):
             if not (place / _FILE).exists():
-                _fit(store.layer(layer), store, recipe, seed, settings, place, wanted)
+                _fit(store.layer(layer), store, recipe, seed, settings, place, wanted, device)
     return load_fitted(place, wanted)
 
 
@@ -235,19 +250,20 @@ def _fit(
     settings: FitSettings,
     place: Path,
     facts: Mapping[str, Any],
+    device: str,
 ) -> None:
     rows, held = settings.split(store, stored)
-    x = stored.pfvs.torch(rows).float()
+    x = stored.pfvs.torch(rows).float().to(device)
     count = min(concept_count(stored, settings.n_concepts), len(x))
     start = perf_counter()
     usual, _ = usual_shift(stored)
     extractor = recipe.make(count, x.shape[1], seed, usual, settings.l0_ratio).fit(x)
     seconds = perf_counter() - start
-    atoms, shift = (tensor.detach().float().cpu().contiguous() for tensor in (extractor.components_, extractor.shift_))
+    atoms, shift = (tensor.detach().float() for tensor in (extractor.components_, extractor.shift_))
     sample = np.random.default_rng(settings.seed).permutation(len(x))[:_FOR_LAMBDA]
     lam = choose_lam(x[sample] - shift, atoms, settings.l0_ratio)
     origin, parts = shift_vector(x, usual), []
-    for some in torch.split(stored.pfvs.torch(held).float(), _AT_ONCE):
+    for some in torch.split(stored.pfvs.torch(held).float().to(device), _AT_ONCE):
         codes = extractor.transform(some)
         parts.append(quality(some, codes @ atoms + shift, (codes != 0).sum(1), len(atoms), origin))
     if isinstance(extractor, SAE):
@@ -260,5 +276,177 @@ def _fit(
         "sae": isinstance(extractor, SAE),
         "config": extractor.config,
     }
-    tensors = {"atoms": atoms, "shift": shift, "origin": origin.clone(), "own": torch.cat(parts, 1)}
-    write(place / _FILE, save(tensors, {"fitted": json.dumps(header)}))
+    tensors = {"atoms": atoms, "shift": shift, "origin": origin, "own": torch.cat(parts, 1)}
+    kept = {name: tensor.cpu().clone(memory_format=torch.contiguous_format) for name, tensor in tensors.items()}
+    write(place / _FILE, save(kept, {"fitted": json.dumps(header)}))
+
+
+BETTER: Mapping[str, Better] = dict(zip(MEASURES, ("lower", "lower", "higher"), strict=True))
+OWN, LASSO = "own codes", "Lasso"
+SLOW = ("dictionary",)
+"""Extractors that are left out of layers with many concepts."""
+DICTIONARY_LIMIT = 1024
+
+
+@takes_track
+def extractors(
+    store: PFVStore,
+    recipes: Sequence[Recipe],
+    out: Path,
+    settings: FitSettings | None = None,
+    *,
+    layers: Sequence[str] | None = None,
+    dictionary_limit: int = DICTIONARY_LIMIT,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> dict[str, Results]:
+    """Measure -> its value for each photograph that was held out, with each extractor's own codes and the Lasso's.
+
+    The Lasso's λ is chosen, on PFVs that were fitted, for the same share of zeros with every extractor. Of several PFVs
+    of a photograph the mean counts. `extractors.jsonl` in `out` keeps what is finished, layer by layer and extractor by
+    extractor, and `fitted` the concepts.
+
+    Args:
+        layers: None: all of the store.
+        dictionary_limit: dictionary learning is left out of layers with more concepts.
+        device: where to compute; what differs is rounding, so that a run may go on elsewhere.
+    """
+    settings, names = settings or FitSettings(), list(layers or store.layers)
+    header = {**run_header("extractors", store, recipes, settings, names), "dictionary_limit": dictionary_limit}
+    journal = Journal.open(out / "extractors.jsonl", header)
+    units = {f"{layer} {recipe.text}": (layer, recipe) for layer in names for recipe in recipes}
+
+    def measure(unit: str) -> Values | None:
+        layer, recipe = units[unit]
+        if too_slow(store, layer, recipe, settings, dictionary_limit):
+            return None
+        found = fitted(store, layer, recipe, settings.seed, settings, out, device)
+        return _measured(store, store.layer(layer), found, settings, device)
+
+    done = run_over(list(units), journal, measure, progress)
+    by_photograph: dict[str, dict[str, dict[str, dict[str, float | None]]]] = {measure: {} for measure in MEASURES}
+    for unit, found in done.items():
+        layer, recipe = units[unit]
+        for name, values in found.items():
+            codes, measure_name = name.split("/")
+            for photograph, value in values.items():
+                rows = by_photograph[measure_name].setdefault(photograph, {})
+                rows.setdefault(f"{recipe.text} {codes}", {})[layer] = value
+    if not done:
+        raise IerfError("nothing is left to measure: every extractor is too slow for these layers")
+    return {
+        name: Results(
+            f"{name[0].upper()}{name[1:]} of {store.plan.model['name']}",
+            dict.fromkeys(names, BETTER[name]),
+            by_photograph[name],
+            journal.settings,
+            corner="extractor",
+            seed=settings.seed,
+        )
+        for name in MEASURES
+    }
+
+
+def run_header(
+    experiment: str, store: PFVStore, recipes: Sequence[Recipe], settings: FitSettings, layers: Sequence[str]
+) -> dict[str, Any]:
+    """What the numbers of a run over a store depend on."""
+    return {
+        "experiment": experiment,
+        "store": f"{store.plan.model['name']} {store_digest(store)}",
+        "extractors": [recipe.text for recipe in recipes],
+        "layers": list(layers),
+        **asdict(settings),
+    }
+
+
+def too_slow(store: PFVStore, layer: str, recipe: Recipe, settings: FitSettings, limit: int) -> bool:
+    """Whether an extractor is left out of a layer, as in the paper."""
+    wanted = settings.n_concepts or PER_CHANNEL * store.plan.layer(layer).channels
+    return recipe.name in SLOW and wanted > limit
+
+
+def _measured(store: PFVStore, stored: StoredLayer, found: Fitted, settings: FitSettings, device: str) -> Values:
+    _, held = settings.split(store, stored)
+    by_lasso = lasso_quality(found, stored.pfvs.torch(held).float().to(device)).cpu()
+    images = stored.images[held]
+    values: dict[str, Mapping[str, float | None]] = {}
+    for codes, parts in ((OWN, found.own), (LASSO, by_lasso)):
+        for name, part in zip(MEASURES, parts, strict=True):
+            values[f"{codes}/{name}"] = _by_photograph(store, images, part)
+    return values
+
+
+def _by_photograph(
+    store: PFVStore, images: Int[np.ndarray, " H"], values: Float[Tensor, " H"]
+) -> dict[str, float | None]:
+    distinct, places = np.unique(images, return_inverse=True)
+    means = np.bincount(places, values.double().numpy()) / np.bincount(places)
+    return as_values({f"{i} {store.name(int(i))}": mean for i, mean in zip(distinct, means.tolist(), strict=True)})
+
+
+ALIKE = 0.9
+"""Pairs with at least this cosine count as the same concept."""
+STABILITY: Mapping[str, Better] = {"matched cosine": "higher", "found again": "higher", "by chance": ""}
+"""Mean cosine of the matched pairs; the share of them with at least ALIKE; the mean with channels shuffled."""
+
+
+@takes_track
+def concept_stability(
+    store: PFVStore,
+    recipes: Sequence[Recipe],
+    out: Path,
+    settings: FitSettings | None = None,
+    *,
+    seeds: int = 3,
+    layers: Sequence[str] | None = None,
+    dictionary_limit: int = DICTIONARY_LIMIT,
+    device: str = "cpu",
+    progress: Progress | None = None,
+) -> dict[str, Results]:
+    """Measure -> its value for each two seeds: concepts are matched one to one, so that the cosines sum to the most.
+
+    All seeds get the same PFVs. The first of the `seeds` is that of the settings, so that a run of
+    `ierf.experiments.extractors` into the same `out` has done a part of the work. `concept-stability.jsonl`
+    keeps what is finished.
+    """
+    settings, names = settings or FitSettings(), list(layers or store.layers)
+    if seeds < 2:
+        raise IerfError(f"stability compares at least two seeds, not {seeds}")
+    header = run_header("concept-stability", store, recipes, settings, names)
+    journal = Journal.open(out / "concept-stability.jsonl", {**header, "dictionary_limit": dictionary_limit})
+    used = range(settings.seed, settings.seed + seeds)
+    units = {
+        f"{layer} {recipe.text} {one}–{other}": (layer, recipe, one, other)
+        for layer in names
+        for recipe in recipes
+        for one, other in combinations(used, 2)
+    }
+
+    def measure(unit: str) -> Values | None:
+        layer, recipe, *pair = units[unit]
+        if too_slow(store, layer, recipe, settings, dictionary_limit):
+            return None
+        one, other = (fitted(store, layer, recipe, seed, settings, out, device).atoms for seed in pair)
+        found = match_concepts(one.to(device), other.to(device))
+        return {"": as_values(dict(zip(STABILITY, (found.mean, found.share_above(ALIKE), found.chance), strict=True)))}
+
+    done = run_over(list(units), journal, measure, progress)
+    values: dict[str, dict[str, dict[str, dict[str, float | None]]]] = {name: {} for name in STABILITY}
+    for unit, found in done.items():
+        layer, recipe, one, other = units[unit]
+        for name, value in found[""].items():
+            rows = values[name].setdefault(f"seeds {one} and {other}", {})
+            rows.setdefault(recipe.text, {})[layer] = value
+    return {
+        name: Results(
+            f"{name[0].upper()}{name[1:]} of concepts from two seeds, {store.plan.model['name']}",
+            dict.fromkeys(names, better),
+            values[name],
+            journal.settings,
+            corner="extractor",
+            seed=settings.seed,
+            unit="pairs",
+        )
+        for name, better in STABILITY.items()
+    }

@@ -15,10 +15,11 @@ from torch.nn import functional as F
 from ierf.attribution.token_grid import TokenGrid
 from ierf.concepts.sae import SAE
 from ierf.errors import IerfError
-from ierf.experiments.journal import Track
+from ierf.experiments.journal import takes_track
 from ierf.model import VisionModel, as_vision_model, capture, patched
 from ierf.model.following import Values
 from ierf.model.images import ImageLike
+from ierf.progress import Progress
 from ierf.store import First, Images, contact_sheet, open_images
 from ierf.store.pictures import part
 
@@ -57,6 +58,7 @@ class Evaluation:
 
 
 @torch.no_grad()
+@takes_track
 def evaluate_saes(
     model: VisionModel | nn.Module,
     saes: Mapping[str, SAE],
@@ -66,7 +68,7 @@ def evaluate_saes(
     labels: bool = False,
     limit: int | None = None,
     batch: int = 64,
-    track: Track = iter,
+    progress: Progress | None = None,
 ) -> dict[str, Evaluation]:
     """Evaluate each layer's autoencoder, one layer patched at a time. Sums are kept in float64.
 
@@ -78,7 +80,9 @@ def evaluate_saes(
     source = open_images(images) if limit is None else First(open_images(images), limit)
     found = {name: _Sums(sae) for name, sae in saes.items()}
     numbers = range(len(source.names))
-    for first in track(numbers[::batch]):
+    for first in numbers[::batch]:
+        if progress is not None:
+            progress("evaluating", first, len(numbers))
         x, own = _batch(model, source, numbers[first : first + batch])
         clean = model(x)
         classes = _classes(own, clean) if labels else clean.argmax(1)
@@ -86,6 +90,8 @@ def evaluate_saes(
         for name, sums in found.items():
             sums.add_pfvs(captured[name].pfvs.flatten(0, 1))
             sums.add_losses(model, x, name, values, clean, classes)
+    if progress is not None:
+        progress("evaluating", len(numbers), len(numbers))
     return {name: sums.evaluation() for name, sums in found.items()}
 
 

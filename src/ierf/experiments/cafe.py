@@ -12,9 +12,10 @@ from torch import Tensor
 from ierf.cafe import KINDS, METHODS, Kind, LatentIndex, LatentLayer, evidence, latent_curves, nonlocality
 from ierf.concepts.sae import SAE
 from ierf.errors import IerfError, UnknownNameError
-from ierf.experiments.journal import Journal, Track, Values, model_fingerprint, run_over
+from ierf.experiments.journal import Journal, Values, model_fingerprint, run_over, takes_track
 from ierf.experiments.results import Results, as_values
 from ierf.model import VisionModel, evaluating
+from ierf.progress import Progress
 from ierf.store import Images, weights_hash
 
 DEFAULT = tuple(method for method in METHODS if method != "srd")
@@ -57,6 +58,7 @@ class CafeSettings:
             )
 
 
+@takes_track
 def cafe(
     model: VisionModel,
     saes: Mapping[str, SAE],
@@ -65,7 +67,7 @@ def cafe(
     out: Path,
     settings: CafeSettings | None = None,
     *,
-    track: Track = iter,
+    progress: Progress | None = None,
 ) -> dict[str, Results]:
     """Tables by name: the areas of each kind of token by layer, what non-local latents make of it, non-locality itself.
 
@@ -93,7 +95,7 @@ def cafe(
         return measured(layer, x, latent, positions, settings)
 
     with evaluating(model.net):
-        values = run_over(list(units), journal, measure, track)
+        values = run_over(list(units), journal, measure, progress)
     made = tables(values, list(saes), settings, journal.settings, f"{model.name}")
     return made | {"index": of_index(index, list(saes), settings, journal.settings, f"{model.name}")}
 

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import median
-from time import perf_counter, process_time
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,7 @@ from ierf.concepts import BisectingSphericalKMeans, choose_lam, lasso
 from ierf.concepts.sae import SAE, Training
 from ierf.concepts.sae.training import Run
 from ierf.errors import IerfError, UnknownNameError
-from ierf.experiments.cost.explanations import Cost, cost_of
+from ierf.experiments.costs import Cost, cost_of, seconds_of
 from ierf.extras import extra
 from ierf.muted import muted
 from ierf.store import StoredLayer
@@ -75,12 +75,20 @@ DATA: Mapping[str, Callable[[int, int], Float[Tensor, "N C"]]] = {"gaussian": ga
 
 
 def bisecting_costs(
-    data: str, counts: tuple[int, ...] = (4096, 8192), n: int = 50_000, channels: int = 512, rounds: int = 3
+    data: str,
+    counts: tuple[int, ...] = (4096, 8192),
+    n: int = 50_000,
+    channels: int = 512,
+    rounds: int = 3,
+    device: str = "cpu",
 ) -> Iterator[Bisection]:
-    """Both in turns, largest cluster first, with the defaults of each otherwise; one for each number of clusters."""
+    """Both in turns, largest cluster first, with the defaults of each otherwise; one for each number of clusters.
+
+    scikit-learn's computes on the CPU, whatever `device` is.
+    """
     if data not in DATA:
         raise UnknownNameError("kind of data", data, DATA)
-    x = DATA[data](n, channels)
+    x = DATA[data](n, channels).to(device)
     for count in counts:
         yield compared(data, x, count, rounds)
 
@@ -88,16 +96,19 @@ def bisecting_costs(
 def compared(name: str, x: Float[Tensor, "N C"], count: int, rounds: int) -> Bisection:
     """One number of clusters."""
     peer_class: Any = extra("sklearn.cluster", "concepts").BisectingKMeans
-    BisectingSphericalKMeans(2).fit(x[:1000]), peer_class(2).fit(x[:1000].numpy())
+    on_cpu = x.cpu()
+    BisectingSphericalKMeans(2).fit(x[:1000]), peer_class(2).fit(on_cpu[:1000].numpy())
     ours, peers = list[float](), list[float]()
     for seed in range(rounds):
         km, seconds = _timed(partial(BisectingSphericalKMeans(count, seed).fit, x))
         ours.append(seconds)
         peer = peer_class(count, bisecting_strategy="largest_cluster", random_state=seed)
-        peer, seconds = _timed(partial(peer.fit, x.numpy()))
+        peer, seconds = _timed(partial(peer.fit, on_cpu.numpy()))
         peers.append(seconds)
     labels = torch.from_numpy(np.asarray(peer.labels_)).long()
-    return Bisection(name, count, median(ours), median(peers), mean_cosine(x, km.labels_), mean_cosine(x, labels))
+    return Bisection(
+        name, count, median(ours), median(peers), mean_cosine(on_cpu, km.labels_.cpu()), mean_cosine(on_cpu, labels)
+    )
 
 
 def mean_cosine(x: Float[Tensor, "N C"], labels: Int[Tensor, " N"]) -> float:
@@ -108,9 +119,9 @@ def mean_cosine(x: Float[Tensor, "N C"], labels: Int[Tensor, " N"]) -> float:
 
 
 def _timed(work: Callable[[], Any]) -> tuple[Any, float]:
-    start = perf_counter()
-    result = work()
-    return result, perf_counter() - start
+    results = list[Any]()
+    seconds = seconds_of(lambda: results.append(work()))
+    return results[0], seconds
 
 
 SIZES = ((256, 2048), (1024, 8192))
@@ -122,6 +133,7 @@ class LassoCost:
     """Vectors per second of this Lasso, of scikit-learn's, and of a matrix product with all atoms.
 
     Seconds are those of the processor, summed over threads: other programs disturb them less than those of the clock.
+    Of another device they are the clock's.
     """
 
     channels: int
@@ -175,30 +187,37 @@ def stored_case(layer: StoredLayer, n: int, seed: int = 0) -> tuple[Float[Tensor
 
 
 def lasso_costs(
-    sizes: Sequence[tuple[int, int]] = SIZES, active: float = 40, n: int = 256, n_peer: int = 64, rounds: int = 3
+    sizes: Sequence[tuple[int, int]] = SIZES,
+    active: float = 40,
+    n: int = 256,
+    n_peer: int = 64,
+    rounds: int = 3,
+    device: str = "cpu",
 ) -> Iterator[LassoCost]:
     """The cost for each number of channels and atoms, on `correlated_case`.
 
     n, n_peer: how many vectors this Lasso and scikit-learn's get in a run.
     """
     for channels, n_atoms in sizes:
-        yield lasso_cost(*correlated_case(channels, n_atoms, n), active, n_peer, rounds)
+        x, atoms = (part.to(device) for part in correlated_case(channels, n_atoms, n))
+        yield lasso_cost(x, atoms, active, n_peer, rounds)
 
 
 def lasso_cost(
     x: Float[Tensor, "N C"], atoms: Float[Tensor, "K C"], active: float, n_peer: int = 64, rounds: int = 3
 ) -> LassoCost:
-    """Both solvers in turns, λ such that `active` coefficients are left, on the CPU in the type of x.
+    """Both solvers in turns, λ such that `active` coefficients are left, this one where x is, in its type.
 
-    scikit-learn's is coordinate descent with the Gram matrix, worked out beforehand: in float32 or float64, with the
-    loosest of the tolerances 1e-4 … 1e-8 with which no violation is above 1e-3 λ, whichever is faster.
+    scikit-learn's, on the CPU, is coordinate descent with the Gram matrix, worked out beforehand: in float32 or
+    float64, with the loosest of the tolerances 1e-4 … 1e-8 with which no violation is above 1e-3 λ, whichever is
+    faster.
     """
     lam = choose_lam(x, atoms, active)
-    some = x[:n_peer]
+    some, of_peer = x[:n_peer].cpu(), atoms.cpu()
     make = extra("sklearn.linear_model", "concepts").Lasso
 
     def peer_of(dtype: torch.dtype, tol: float) -> Callable[[], Tensor]:
-        design, targets = (np.asfortranarray(part.to(dtype).T.numpy()) for part in (atoms, some))
+        design, targets = (np.asfortranarray(part.to(dtype).T.numpy()) for part in (of_peer, some))
         options = {"alpha": lam / len(design), "precompute": design.T @ design, "fit_intercept": False}
 
         def solve() -> Tensor:
@@ -212,22 +231,23 @@ def lasso_cost(
     for dtype in (torch.float32, torch.float64):
         for tol in _TOLERANCES:
             solve = peer_of(dtype, tol)
-            seconds, violation = _seconds(solve), _violation(some, atoms, solve(), lam)
+            taken, violation = _seconds(solve), _violation(some, of_peer, solve(), lam)
             if violation <= 1e-3:
-                peers[seconds] = solve, violation
+                peers[taken] = solve, violation
                 break
     if not peers:
         raise IerfError("scikit-learn's coordinate descent reaches 1e-3 λ with none of the tolerances; lower active=")
     peer, peer_kkt = peers[min(peers)]
     ours = lasso(x, atoms, lam)
+    seconds = _seconds if x.device.type == "cpu" else seconds_of
     rates, peer_rates, floors = [], [], []
     for _ in range(rounds):
-        rates.append(len(x) / _seconds(partial(lasso, x, atoms, lam)))
+        rates.append(len(x) / seconds(partial(lasso, x, atoms, lam)))
         peer_rates.append(n_peer / _seconds(peer))
-        floors.append(len(x) / _seconds(partial(torch.matmul, x, atoms.T)))
+        floors.append(len(x) / seconds(partial(torch.matmul, x, atoms.T)))
     reference = peer_of(torch.float64, 1e-8)()
     codes = ours.codes
-    best, mine = (_objective(some, atoms, u, lam) for u in (reference, codes[:n_peer]))
+    best, mine = (_objective(some, of_peer, u, lam) for u in (reference, codes[:n_peer].cpu()))
     return LassoCost(
         atoms.shape[1],
         len(atoms),

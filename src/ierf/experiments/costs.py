@@ -38,11 +38,10 @@ from torch import Tensor, nn
 from ierf.attribution import attribute, effective_receptive_fields, usual_method
 from ierf.attribution.srd import SRDPass
 from ierf.cafe import LatentLayer, add_batch, empty, ierfs
-from ierf.graph import Alignment, Reconstruction, integrated_gradients, midpoints
-from ierf.graph import LayerObjective as Question
+from ierf.graph import Alignment, LayerObjective, Reconstruction, integrated_gradients, midpoints
 from ierf.model import Section, VisionModel, capture, evaluating
 from ierf.rules import SRDRules
-from ierf.store import Clock, Compute, Images, collect_batch, sites
+from ierf.store import Clock, Dtype, Images, collect_batch, sites
 from ierf.store.plan import Settings
 
 Work = Callable[[], object]
@@ -215,7 +214,7 @@ def icat_costs(
     codes, atoms = (t.to(own) for t in _dictionary(own, ratio, generator))
     weights, aims = (t.to(own) for t in _dictionary(after, 1, generator))
     score = Alignment(aims[:targets], weights[:, :targets])
-    question = Question(section, score, _AT_ONCE)
+    question = LayerObjective(section, score, _AT_ONCE)
 
     def ours(rule: str, steps: int) -> object:
         x_hat = Reconstruction.of(codes, atoms)
@@ -324,7 +323,7 @@ def index_costs(
     kept = empty(model, layers, 16, 32)
     order = torch.randperm(len(photographs.names), generator=torch.Generator().manual_seed(seed))
     forward: list[float] = []
-    seconds: dict[Compute, list[float]] = {"float32": [], "bfloat16": []}
+    seconds: dict[Dtype, list[float]] = {"float32": [], "bfloat16": []}
     with evaluating(model.net), torch.no_grad():
         for number, numbers in enumerate(torch.split(order, batch)):
             x = torch.stack([model.preprocess(photographs.read(int(i))) for i in numbers])

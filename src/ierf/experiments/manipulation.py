@@ -28,11 +28,11 @@ from ierf.attribution.recorded import RecordedPass
 from ierf.attribution.target_seeds import logit_weights
 from ierf.errors import IerfError, UnknownNameError
 from ierf.experiments.data import DataSet
-from ierf.experiments.journal import Journal, Track, Values, model_fingerprint, run_over
-from ierf.experiments.results import Better, Results, as_values
-from ierf.experiments.statistics import pearson, ssim
+from ierf.experiments.journal import Journal, Values, model_fingerprint, run_over, takes_track
+from ierf.experiments.results import Better, Results, as_values, pearson, ssim
 from ierf.files import write
 from ierf.model import Preprocess, VisionModel
+from ierf.progress import Progress
 from ierf.report import overlay
 from ierf.rules import Backward, SRDRules, as_cotangent, as_relevance, record
 from ierf.rules.call import Call, Rule
@@ -276,6 +276,7 @@ def absolute_map(
         return found.map.detach().abs()
 
 
+@takes_track
 def manipulation(
     model: VisionModel,
     data: DataSet,
@@ -285,7 +286,7 @@ def manipulation(
     *,
     limit: int = 100,
     seed: int = 0,
-    track: Track = iter,
+    progress: Progress | None = None,
 ) -> Results:
     """How alike the maps before and after the attack are, for `limit` pairs of photographs drawn by the seed.
 
@@ -310,7 +311,7 @@ def manipulation(
         write(out / "pairs" / f"{list(pairs).index(name):03d}.png", picture)
         return rows
 
-    values = run_over(list(pairs), journal, measure, track)
+    values = run_over(list(pairs), journal, measure, progress)
     return Results(f"Manipulated maps, {model.name} on {data.name}", COLUMNS, values, journal.settings, seed=seed)
 
 

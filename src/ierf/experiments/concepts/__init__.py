@@ -1,1 +1,0 @@
-"""The papers' tables and figures about concepts, and about latents of autoencoders."""

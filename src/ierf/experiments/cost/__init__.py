@@ -1,1 +1,0 @@
-"""What it costs, as ratios of times measured in turns in the same run."""
