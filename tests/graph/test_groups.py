@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 
 from ierf.concepts import ConceptTree, lasso, refit
 from ierf.errors import IerfError
-from ierf.graph import ConceptGraph, compare_photographs, diagnose, intervene
+from ierf.graph import ConceptGraph, compare_photographs, diagnose, intervene, stability
 from ierf.graph.building.significance import alike, drawn_values, random_groups
 from ierf.graph.building.tree_cut import cut_tree
 
@@ -275,6 +275,21 @@ def test_edges_have_p_values_of_their_own_kind() -> None:
     assert all(p is not None and 1 / 51 <= p <= 1 for p in of_groups)
     assert len(set(of_groups)) > 3
     assert all(e.p_value is None for e in graph.edges if e.source.endswith("residual"))
+
+
+def test_a_graph_shares_all_of_its_flow_with_itself_and_less_with_others() -> None:
+    of, x = loose(), photograph()
+    order = torch.randperm(12, generator=torch.Generator().manual_seed(3))
+    turned = SmallBank({name: replace(layer, atoms=layer.atoms[order]) for name, layer in of.of.items()})
+    rows = stability(model(gate=True), of, x, [0, 2], noise=0.0, others={"turned": turned, "other": loose(5)})  # type: ignore[arg-type,dict-item]
+    shared = {row.change: row.shared for row in rows}
+    assert list(shared) == ["flipped", "noisy", "turned", "other"]
+    for change in ("noisy", "turned"):
+        assert shared[change] == pytest.approx({"a": 1.0, "b": 1.0})
+    assert all(0 <= share < 0.99 for share in shared["other"].values())
+    assert all(share == pytest.approx(1, abs=1e-6) for share in shared["flipped"].values())
+    with pytest.raises(IerfError, match="one photograph"):
+        stability(model(gate=True), of, photograph(count=2), [0])  # type: ignore[arg-type]
 
 
 def test_options_of_single_concepts_do_not_go_with_groups() -> None:

@@ -10,7 +10,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from PIL.Image import Image
 from rich.console import Console
@@ -28,6 +27,7 @@ from typer.core import TyperGroup
 
 from ierf.errors import IerfError, UnknownNameError
 from ierf.files import write
+from ierf.model.vision_model import usable_device
 from ierf.progress import Progress
 
 DEFAULT_MODEL = "bundled:resnet18-tiny"
@@ -140,10 +140,7 @@ def warn(message: str) -> None:
 
 
 def _device(value: str) -> str:
-    try:
-        torch.empty(0, device=value)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        raise IerfError(f"the device {value!r} cannot be used here: {str(error).splitlines()[0]}") from None
+    usable_device(value)
     return value
 
 

@@ -53,6 +53,14 @@ def graph(
     interventions: Annotated[
         bool, typer.Option("--interventions", help="Take every node out and say how well claims foretell effects.")
     ] = False,
+    stable: Annotated[
+        bool,
+        typer.Option("--stability", help="Say how much flow keeps its groups if the picture is flipped or noisy."),
+    ] = False,
+    others: Annotated[
+        list[str] | None,
+        typer.Option("--other-bank", metavar="DIR", help="With --stability: a bank of another seed; may be repeated."),
+    ] = None,
     keep: Annotated[
         float | None,
         typer.Option(
@@ -86,13 +94,17 @@ def graph(
         ierf graph --compare cat.jpg adversarial.png --bank bank/ --out compare.html
     """
     from ierf.concepts import ConceptBank
-    from ierf.graph import ConceptGraph, left_out
+    from ierf.graph import ConceptGraph, left_out, stability
 
     _check_options(diagnose, compare, bool(classes), true is not None or predicted is not None, out)
     if nodes not in get_args(NodesName):
         raise UnknownNameError("kind of nodes", nodes, get_args(NodesName))
     if interventions and (diagnose or compare):
         raise IerfError("--interventions belongs to a graph; a diagnosis takes nodes out already")
+    if stable and (diagnose or compare or nodes != "groups" or len(photos) != 1):
+        raise IerfError("--stability belongs to the graph of one photograph with --nodes groups")
+    if others and not stable:
+        raise IerfError("--other-bank belongs to --stability")
     vision_model, concepts = load(model, device), ConceptBank.load(bank)
     concepts.check_model(vision_model)
     names = names_of(layers)
@@ -112,6 +124,11 @@ def graph(
             made = ConceptGraph.build(vision_model, concepts, one, classes or None, keep=keep, **options)
             for text in left_out(made):
                 say(text)
+            if stable:
+                banks = {name: ConceptBank.load(name) for name in others or ()}
+                same = {name: options[name] for name in ("layers", "budget", "refit", "steps", "most_steps")}
+                for row in stability(vision_model, concepts, one, classes or None, others=banks, **same):
+                    say(row.summary)
             if interventions:
                 for text in made.test(vision_model, concepts, one).summary():
                     say(text)

@@ -30,6 +30,7 @@ from ierf.graph.analysis.interventions import (
     largest_cosine,
     largest_projection,
 )
+from ierf.graph.analysis.stability import Stability, stability
 from ierf.graph.building.build import important_concepts
 from ierf.graph.building.encoding import EncodedLayer, encode, values_of
 from ierf.graph.building.nodes import NodeSelection, select_nodes
@@ -80,6 +81,7 @@ __all__ = [
     "Projection",
     "Reconstruction",
     "Score",
+    "Stability",
     "Strength",
     "area",
     "attack",
@@ -111,6 +113,7 @@ __all__ = [
     "save_comparison",
     "select_nodes",
     "sentence",
+    "stability",
     "to_json",
     "to_neuronpedia",
     "values_of",

@@ -357,11 +357,12 @@ def scales(handed: Float[Tensor, " C"], change: Float[Tensor, " C"]) -> Float[Te
     """By what the parts of the classes are multiplied so that they sum to `logit(X) − logit(shift)`.
 
     Each layer has its own shift to start from, so that what the slopes of the layer above hand down misses the change
-    of the logits from here. Where it misses it by more than a factor of four, it is left as it is: such a change is
-    the small difference of large parts.
+    of the logits from here. Where it misses it by more than a factor of four or has the other sign, the change is the
+    small difference of large parts; they are made smaller then, by no more than four, and do not sum to it.
     """
     scale = change / handed
-    return torch.where((scale >= 1 / _MOST_SCALED) & (scale <= _MOST_SCALED), scale, 1)
+    fits = (scale >= 1 / _MOST_SCALED) & (scale <= _MOST_SCALED)
+    return torch.where(fits, scale, scale.abs().nan_to_num(1.0).clamp(1 / _MOST_SCALED, 1))
 
 
 def _flow(values: Float[Tensor, "F T"], residual: Float[Tensor, " T"], above: Float[Tensor, " T"]) -> Tensor:
