@@ -129,7 +129,7 @@ def _edge(edge: Edge, where: Layout) -> str:
 def _cards(graph: ConceptGraph, where: Layout) -> Iterator[str]:
     for node in graph.nodes:
         x, y = where.corners[node.id]
-        inside = {"class": _class, "concept": _concept, "residual": _residual}[node.kind](graph, node)
+        inside = {"class": _class, "own": _own, "residual": _residual}.get(node.kind, _concept)(graph, node)
         said = f"{node.id}: {percent(node.influence)} of the flow"
         if beside := off_the_map(node):
             said += f"; {beside}: at the class token or registers, which no map shows"
@@ -155,6 +155,12 @@ def _concept(graph: ConceptGraph, node: Node) -> str:
     """Four exemplars, and its place on the photograph; four more exemplars where there are several photographs."""
     beside = located(graph.view, node) or mosaic(node.exemplars[4:])
     pictures = [_picture(mosaic(node.exemplars), 0), _picture(beside, 1)]
+    return "".join(pictures) + _footer(graph, node, node.label)
+
+
+def _own(graph: ConceptGraph, node: Node) -> str:
+    """Its places and its pixels: of no other photograph anything is known."""
+    pictures = [_picture(located(graph.view, node), 0), _picture(caused(graph.view, node), 1)]
     return "".join(pictures) + _footer(graph, node, node.label)
 
 
@@ -267,6 +273,7 @@ _STYLE = """
 .icg .layer{font:600 13px ui-monospace,Menlo,Consolas,monospace}.icg .name{font-weight:600;text-anchor:middle}
 .icg .middle{text-anchor:middle}.icg .card>rect:first-of-type{fill:var(--card);stroke:var(--line)}
 .icg .residual>rect:first-of-type{stroke-dasharray:4 3;fill:var(--paper)}
+.icg .own>rect:first-of-type{stroke-dasharray:1 3}
 .icg .empty{fill:var(--line);opacity:.4}.icg .axis{stroke:var(--soft);stroke-width:1}
 .icg .edge{fill:none;stroke:var(--for)}.icg .against{stroke:var(--against)}.icg .doubtful{stroke-dasharray:5 5}
 .icg .c0{fill:var(--c0)}.icg .c1{fill:var(--c1)}.icg .c2{fill:var(--c2)}.icg .c3{fill:var(--c3)}
