@@ -178,7 +178,7 @@ function ofResidual(store: Store, node: SceneNode): (HTMLElement | null)[] {
   const { scene, view } = store;
   const version = node.versions[view.side];
   if (!version) return [];
-  const share = heldBy(scene, view.side, view.kept, node.layer);
+  const share = heldBy(scene, view.side, view.kept)[scene.layers.indexOf(node.layer) - 1] ?? [];
   const each = scene.classes.map((one, place) => `${percent(share[place]?.residual ?? 0)} of the score of ${one.label}`).join(" and ");
   const values = scene.classes.map((one, place) => [one.label, version.importance[place] ?? 0] as const);
   const named = (some: typeof values) => some.map(([label, value]) => `${label} (${signed(value)})`).join(" and ");

@@ -10,10 +10,13 @@ import type { Focus } from "./state";
 import { edgesOf, type Drawn } from "./view";
 import { described, layerName, nameOf, percent, shortened } from "./words";
 
-const PICTURE = 64;
+const PICTURE = 76;
+/** Of the text below it, and of the bars. */
+const NAME = 94;
+const BARS = 98;
 const INSET = (CARD.width - PICTURE) / 2;
 const CLASS_COLOURS = 4;
-const LEAST = 0.7;
+const LEAST = 0.68;
 
 type Group = Selection<SVGGElement, unknown, null, undefined>;
 const curve = linkVertical<{ source: [number, number]; target: [number, number] }, [number, number]>();
@@ -178,19 +181,19 @@ function card(group: Group, node: SceneNode, layout: Layout, store: Store): SVGG
   made.append("rect").attr("class", "card").attr("width", box.width).attr("height", box.height).attr("rx", 8);
   const pictured = inner(node) || Boolean(picture);
   if (pictured) {
-    const frame = made.append(picture ? "image" : "rect").attr("x", INSET).attr("y", 6);
+    const frame = made.append(picture ? "image" : "rect").attr("x", INSET).attr("y", INSET);
     frame.attr("width", PICTURE).attr("height", PICTURE);
     if (picture) frame.attr("href", picture);
     else frame.attr("class", "empty");
   }
   if (node.kind === "group") badge(made, String(version.members.length), box.width);
-  const lines = pictured ? [82, 0] : node.kind === "class" ? [26, 44] : [30, 46];
+  const lines = pictured ? [NAME, 0] : node.kind === "class" ? [26, 44] : [30, 46];
   made.append("text").attr("class", "name").attr("x", box.width / 2).attr("y", lines[0] ?? 0);
   if (!pictured) made.append("text").attr("class", "soft middle").attr("x", box.width / 2).attr("y", lines[1] ?? 0);
   const bars = made.append("g").attr("class", "bars");
   const places = node.kind === "class" ? [store.scene.classes.indexOf(node)] : store.scene.classes.map((_, place) => place);
   for (const place of places) bars.append("rect").attr("class", `c${place % CLASS_COLOURS}`);
-  if (node.kind !== "class") bars.append("path").attr("class", "axis").attr("d", `M${box.width / 2} 86V98`);
+  if (node.kind !== "class") bars.append("path").attr("class", "axis").attr("d", `M${box.width / 2} ${BARS}V${BARS + 12}`);
   return made.node() as SVGGElement;
 }
 
@@ -198,8 +201,8 @@ function card(group: Group, node: SceneNode, layout: Layout, store: Store): SVGG
 function badge(card: Group, text: string, width: number): void {
   const wide = 8 + 7 * text.length;
   const right = width - INSET;
-  card.append("rect").attr("class", "badge").attr("x", right - wide).attr("y", 6).attr("width", wide).attr("height", 15);
-  card.append("text").attr("class", "count").attr("x", right - wide / 2).attr("y", 17.5).text(text);
+  card.append("rect").attr("class", "badge").attr("x", right - wide).attr("y", INSET).attr("width", wide).attr("height", 15);
+  card.append("text").attr("class", "count").attr("x", right - wide / 2).attr("y", 15.5).text(text);
 }
 
 function updateCards(elements: Map<string, SVGGElement>, store: Store): void {
@@ -227,7 +230,7 @@ const logit = (importance: number[]): string => importance.reduce((sum, value) =
 function bars(element: SVGGElement, values: number[], ofClass: boolean): void {
   const step = ofClass ? 6 : 12 / Math.max(1, values.length);
   const reach = ofClass ? 156 : CARD.width / 2 - 4;
-  const [middle, top] = ofClass ? [6, 52] : [CARD.width / 2, 86];
+  const [middle, top] = ofClass ? [6, 52] : [CARD.width / 2, BARS];
   select(element)
     .selectAll<SVGRectElement, unknown>(".bars rect")
     .data(values)

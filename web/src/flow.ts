@@ -83,13 +83,16 @@ export function kept(scene: Scene, side: number, nodeShare: number, edgeShare: n
 
 const total = (flow: Flow): number => [...flow.edges.values()].reduce((sum, value) => sum + value, 0);
 
-/** For each class the shares of its score that reach what is kept of a layer, and its residual. */
-export function heldBy(scene: Scene, side: number, shown: Kept, layer: string): { kept: number; residual: number }[] {
-  return scene.classes.map((_, place) => {
-    const { nodes } = flowOf(scene, side, shown.edges, onlyClass(scene, place));
-    const row = scene.rows[scene.layers.indexOf(layer)] ?? [];
-    const sum = (residual: boolean) =>
-      row.reduce((all, node) => all + ((node.kind === "residual") === residual ? (nodes.get(node.id) ?? 0) : 0), 0);
-    return { kept: sum(false), residual: sum(true) };
-  });
+export interface Held {
+  kept: number;
+  residual: number;
+}
+
+/** For each layer, from the classes down, and each class the shares of its score that reach what is kept, and its residual. */
+export function heldBy(scene: Scene, side: number, shown: Kept): Held[][] {
+  const flows = scene.classes.map((_, place) => flowOf(scene, side, shown.edges, onlyClass(scene, place)).nodes);
+  return scene.rows.slice(1).map((row) => flows.map((flow) => {
+    const sum = (some: SceneNode[]) => some.reduce((all, node) => all + (flow.get(node.id) ?? 0), 0);
+    return { kept: sum(row.filter(inner)), residual: sum(row.filter((node) => !inner(node))) };
+  }));
 }

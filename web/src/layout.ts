@@ -3,10 +3,10 @@
 import { mean, sum } from "d3-array";
 import { LOGITS, type Scene, type SceneEdge, type SceneNode } from "./scene";
 
-export const CARD = { width: 84, height: 100 };
+export const CARD = { width: 84, height: 112 };
 export const CLASS_CARD = { width: 168, height: 62 };
-const GAP = 10;
-const ROW = 172;
+const GAP = 8;
+const ROW = 184;
 /** On the left, for the layers' names. */
 export const MARGIN = 148;
 const TOP = 14;

@@ -85,17 +85,18 @@ function held(store: Store): HTMLElement[] {
   const layers = scene.layers.slice(1);
   const last = layers.at(-1);
   if (!last) return [];
-  const shares = layers.map((layer) => heldBy(scene, view.side, view.kept, layer));
+  const shares = heldBy(scene, view.side, view.kept);
   const parts = scene.classes.map((each, place) => {
     const lost = shares.reduce((sum, row) => sum + (row[place]?.residual ?? 0), 0);
     return `${fine(shares.at(-1)?.[place]?.kept ?? 0)} of the score of ${each.label} (${percent(lost)} went to residuals on the way)`;
   });
-  const head = h("tr", {}, h("th", { scope: "col" }, "held, to the residual"), ...scene.classes.map((each) => h("th", { scope: "col" }, shortened(each.label, 14))));
-  const rows = layers.map((layer, i) => h("tr", {}, h("td", {}, layer), ...(shares[i] ?? []).map(({ kept, residual }) =>
-    h("td", {}, `${fine(kept)}, ${percent(residual)}`))));
+  const names = scene.classes.map((each) => h("th", { scope: "colgroup", colspan: 2 }, shortened(each.label, 14)));
+  const kinds = scene.classes.flatMap(() => ["held", "to residual"].map((text) => h("th", { scope: "col" }, text)));
+  const rows = layers.map((layer, i) => h("tr", {}, h("td", {}, layer), ...(shares[i] ?? []).flatMap(({ kept, residual }) =>
+    [h("td", {}, fine(kept)), h("td", {}, percent(residual))])));
   return [
     h("p", {}, `What is drawn holds, down to ${last}, ${parts.join(" and ")}.`),
-    h("table", { class: "held" }, h("thead", {}, head), h("tbody", {}, ...rows)),
+    h("table", { class: "held" }, h("thead", {}, h("tr", {}, h("td"), ...names), h("tr", {}, h("td"), ...kinds)), h("tbody", {}, ...rows)),
   ];
 }
 
@@ -104,7 +105,7 @@ function leftOut(store: Store): HTMLElement {
   const head = ["layer", "active", "at a place", "not covered", "shown", "error", "KKT"];
   const rows = (graph?.accounts ?? []).toReversed().map((account) => [
     account.layer,
-    `${account.active.toFixed(0)} of ${account.concepts}`,
+    `${account.active.toFixed(0)}/${account.concepts}`,
     account.l0.toFixed(1),
     percent(account.residual_share),
     percent(Math.min(...account.score_kept)),
@@ -115,7 +116,7 @@ function leftOut(store: Store): HTMLElement {
   return h("details", { open: store.state.focus === null }, h("summary", {}, "What it holds and leaves out"),
     ...held(store),
     ...store.scene.payload.leftOut.map((text) => h("p", {}, text)),
-    h("div", { class: "scroll" }, h("table", { class: "held" }, h("thead", {}, cells("th", head)), h("tbody", {}, ...rows.map((row) => cells("td", row))))));
+    h("div", { class: "scroll" }, h("table", { class: "held small" }, h("thead", {}, cells("th", head)), h("tbody", {}, ...rows.map((row) => cells("td", row))))));
 }
 
 /** "8e-7" */

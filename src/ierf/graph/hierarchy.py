@@ -86,6 +86,11 @@ class Hierarchy:
             yield half
             yield from self.below(half)
 
+    def above(self, name: str) -> Iterator[str]:
+        """The groups that hold it, the smallest first."""
+        while name := self.by_id[name].parent:
+            yield name
+
     def of_classes(self, places: Sequence[int], ids: Sequence[str]) -> "Hierarchy":
         """The same for some of the classes, which have these `ids` in the graph."""
         if list(places) == list(range(len(ids))):

@@ -31,6 +31,11 @@ _CLASS_COLOURS = 4
 _THUMBNAIL = 128
 """Pixels of a thumbnail: about twice as many as it is drawn with."""
 
+_LIGHT = 0.45
+"""Mean brightness that a small dark picture is lifted to, of 1."""
+_MOST_LIFTED = 0.45
+"""Of its exponent."""
+
 _LEAST_SHARE = 0.01
 
 
@@ -211,13 +216,24 @@ def off_the_map(node: Node) -> str:
 
 
 def mosaic(exemplars: tuple[bytes, ...]) -> Image.Image | None:
-    """The first four exemplars in a square; None where there are none."""
+    """The first four exemplars in a square, each lifted from the dark; None where there are none."""
     if not exemplars:
         return None
     half, sheet = _THUMBNAIL // 2, Image.new("RGB", (_THUMBNAIL, _THUMBNAIL), "#808080")
     for i, content in enumerate(exemplars[:4]):
-        sheet.paste(_opened(content).resize((half - 1, half - 1)), (i % 2 * (half + 1), i // 2 * (half + 1)))
+        sheet.paste(_bright(_opened(content)).resize((half - 1, half - 1)), (i % 2 * (half + 1), i // 2 * (half + 1)))
     return sheet
+
+
+def _bright(picture: Image.Image) -> Image.Image:
+    """The same with its lightest parts white and, where it is dark on the whole, a brighter mean; order is kept."""
+    values = np.asarray(picture, dtype=np.float32)
+    stretched = np.clip(values / max(1.0, float(np.percentile(values, 99))), 0, 1)
+    mean = float(stretched.mean())
+    if not 0 < mean < _LIGHT:
+        return Image.fromarray(np.rint(255 * stretched).astype(np.uint8))
+    exponent = max(_MOST_LIFTED, float(np.log(_LIGHT) / np.log(mean)))
+    return Image.fromarray(np.rint(255 * stretched**exponent).astype(np.uint8))
 
 
 def located(view: bytes, node: Node) -> Image.Image | None:

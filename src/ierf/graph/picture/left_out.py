@@ -6,6 +6,7 @@ from ierf.graph.concept_graph import ConceptGraph
 from ierf.graph.elements import SIGNIFICANT, LayerAccount, Node
 from ierf.graph.picture.drawing import percent
 
+_ALL = "a graph that is built with keep=1 has all"
 _HELD = (0.9, 1.1)
 """A layer whose parts of a class sum to this part of what it gained stays within what a reader would round away."""
 _TREES = {
@@ -21,7 +22,6 @@ def left_out(graph: ConceptGraph) -> list[str]:
     said = _without_concepts(graph)
     if graph.layers:
         said += _of_groups(graph) if of_groups else _of_concepts(graph)
-        said += _errors(graph)
     keep = graph.settings.get("keep", 1)
     if keep < 1:
         whole = "opening a group, or setting how many are in a row, shows all" if of_groups else _ALL
@@ -34,10 +34,7 @@ def left_out(graph: ConceptGraph) -> list[str]:
             "Concepts were found in patches alone and may fit the class token badly; with `ierf collect "
             "--prefix-tokens` they are found in it too."
         )
-    return [*said, *_doubtful(graph)]
-
-
-_ALL = "a graph that is built with keep=1 has all"
+    return [*said, *_doubtful(graph), *_errors(graph)]
 
 
 def _of_concepts(graph: ConceptGraph) -> list[str]:
@@ -124,12 +121,12 @@ def _held(graph: ConceptGraph) -> list[str]:
 
 
 def _times(classes: Sequence[Node], account: LayerAccount) -> list[str]:
-    return [
-        f"{held:.2f} × {node.label}" for node, held in zip(classes, account.score_held, strict=True)
-    ]
+    return [f"{held:.2f} × {node.label}" for node, held in zip(classes, account.score_held, strict=True)]
 
 
 def _errors(graph: ConceptGraph) -> list[str]:
+    if not graph.accounts:
+        return []
     errors = max(account.completeness_error for account in graph.accounts)
     return [
         f"Attributions add up to the scores within {errors:.2g} of the score; the codes’ KKT residual is at most "
