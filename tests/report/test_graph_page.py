@@ -621,7 +621,7 @@ def test_cards_of_groups_and_residuals_say_what_they_are(groups: Path, look: Cal
     seen.node("a/residual").click()
     text = card.inner_text()
     assert "It speaks for class 3 (+0.10) and against class 8 (−0.20)." in text
-    assert "its own directions are shown: own0" in text
+    assert "its own directions are shown: own 1" in text
     red, _, blue = seen.canvas(0, 0.5, 0.5)
     assert red > blue + 30
     seen.node("b/residual").click()

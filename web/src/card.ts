@@ -27,7 +27,7 @@ export function nodeCard(store: Store, node: SceneNode): HTMLElement {
     "section",
     { class: "about concept", "aria-label": `Card of ${node.id}` },
     heading,
-    h("p", { class: "soft" }, subtitle(node, version)),
+    h("p", { class: "soft" }, subtitle(store, node, version)),
     here ? null : h("p", {}, "It is no node of this photograph’s graph, only of the other."),
     ...parts.filter((part) => part !== null),
     importances(store, node),
@@ -66,10 +66,10 @@ export function edgeCard(store: Store, source: string, target: string): HTMLElem
   );
 }
 
-function subtitle(node: SceneNode, version: NodeJson): string {
+function subtitle(store: Store, node: SceneNode, version: NodeJson): string {
   if (node.kind === "class") return `class ${node.index}`;
   if (node.kind === "residual") return `what no concept of ${node.layer} covers`;
-  if (node.kind === "group") return `${version.members.length} concepts of ${node.layer} that are in this picture, together`;
+  if (node.kind === "group") return `${version.members.length} concepts of ${node.layer} that are in ${store.scene.graphs[store.view.side]?.photographs === 1 ? "this picture" : "these photographs"}, together`;
   if (node.kind === "own") {
     return `a direction of this photograph’s own residual in ${node.layer}, which no concept of the bank covers: of no other photograph anything is known`;
   }
@@ -127,7 +127,7 @@ function effects(store: Store, node: SceneNode): HTMLElement | null {
   const version = node.versions[store.view.side];
   if (!version?.effects.length) return null;
   const wrong = store.scene.classes.filter((_, place) => (version.importance[place] ?? 0) * (version.effects[place] ?? 0) < 0);
-  const said = wrong.length ? `The claim for ${wrong.map((each) => each.label).join(" and ")} has the other sign: do not trust it alone.` : null;
+  const said = wrong.length ? `What is claimed for ${wrong.map((each) => each.label).join(" and ")} has the other sign: do not trust it alone.` : null;
   return h("div", {}, h("h4", {}, "Effect: taken out at this layer, the class loses"), bars(store, version.effects, scaleOf(store, node)),
     said && h("p", { class: "soft" }, said));
 }
@@ -191,7 +191,7 @@ function ofResidual(store: Store, node: SceneNode): (HTMLElement | null)[] {
     version.map ? h("p", {}, "On the photograph: where it is, as the size of what is not covered.") : null,
     own.length
       ? h("p", {}, "It held more than a tenth of the flow, so its own directions are shown: ", ...own.flatMap((other, i) => [i ? ", " : "", nodeLink(store, other)]), ". What is said here is of the rest.")
-      : opened ? h("p", { class: "soft" }, "It holds no more than a tenth of the flow, from which on its own directions would be shown.") : null,
+      : opened ? h("p", { class: "soft" }, `${version.influence > 0.1 ? "With all groups opened it" : "It"} holds no more than a tenth of the flow, from which on its own directions would be shown.`) : null,
   ];
 }
 
@@ -202,7 +202,7 @@ function facts(store: Store, node: SceneNode, version: NodeJson): [string, strin
     [measureOf(store, node), inner(node) ? version.activation.toPrecision(3) : percent(version.activation)],
     ["of it at prefix tokens", version.prefix_share >= 0.01 ? percent(version.prefix_share) : null],
     ["largest at a position", map ? signed(map.values.reduce((a, b) => (Math.abs(b) > Math.abs(a) ? b : a), 0)) : null],
-    ["its own score here", version.score ? version.score.map((value) => value.toPrecision(3)).join(" → ") : null],
+    ["its own score here", version.score ? version.score.map((value) => signed(value)).join(" → ") : null],
     ["in all photographs", version.facts ? `in ${percent(version.facts.frequency)} of PFVs` : null],
     ["mean coefficient there", version.facts ? version.facts.strength.toPrecision(3) : null],
     ["of the layer’s relevance", version.facts ? percent(version.facts.relevance) : null],

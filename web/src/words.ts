@@ -24,7 +24,7 @@ export const layerName = (layer: string): string => (layer === "logits" ? "class
 export const shortened = (text: string, most: number): string => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 
 /** The user's name for a node, or its own. */
-export const nameOf = (node: SceneNode, notes: Notes): string => notes[node.id]?.name || (node.kind === "group" ? `group ${node.index}` : node.label);
+export const nameOf = (node: SceneNode, notes: Notes): string => notes[node.id]?.name || ({ group: `group ${node.index}`, own: `own ${node.index + 1}` } as Record<string, string>)[node.kind] || node.label;
 
 /** With its layer, where it has one. */
 export const inLayer = (node: SceneNode, notes: Notes): string =>

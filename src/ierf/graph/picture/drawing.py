@@ -64,7 +64,7 @@ class Layout:
 
 
 def lay_out(graph: ConceptGraph) -> Layout:
-    """Rows centred; in each, nodes stand near the middle of what they lead to, residuals at the right end."""
+    """Rows centred; in each, nodes stand near the middle of what they lead to, own directions and residuals on the right."""
     layers = [LOGITS, *reversed(graph.layers)]
     rows = [list(graph.row(layer)) for layer in layers]
     widest = max((len(row) for row in rows), default=1)
@@ -85,10 +85,12 @@ def lay_out(graph: ConceptGraph) -> Layout:
 def _ordered(row: Sequence[Node], graph: ConceptGraph, middle: Mapping[str, float]) -> list[Node]:
     """By the mean place of the nodes that each leads to, weighted by the edges."""
 
-    def place(node: Node) -> tuple[bool, float]:
+    def place(node: Node) -> tuple[int, float]:
         out = [(edge.weight, middle[edge.target]) for edge in graph.edges if edge.source == node.id]
         total = sum(weight for weight, _ in out)
-        return node.kind == "residual", sum(weight * x for weight, x in out) / total if total else 0.0
+        return (node.kind == "own") + 2 * (node.kind == "residual"), sum(
+            weight * x for weight, x in out
+        ) / total if total else 0.0
 
     return sorted(row, key=place)
 
@@ -244,6 +246,12 @@ def located(view: bytes, node: Node) -> Image.Image | None:
 def caused(view: bytes, node: Node) -> Image.Image | None:
     """The photograph, bright at the pixels that caused the concept: the node's iERF."""
     return _lit(view, node.ierf)
+
+
+def whereabouts(view: bytes, node: Node) -> Image.Image | None:
+    """The same as `located`, lifted from the dark, for a small picture."""
+    picture = located(view, node)
+    return None if picture is None else _bright(picture)
 
 
 def _opened(content: bytes) -> Image.Image:

@@ -20,7 +20,7 @@ from ierf.files import write
 from ierf.graph.concept_graph import ConceptGraph
 from ierf.graph.elements import Cells, Node
 from ierf.graph.hierarchy import Hierarchy
-from ierf.graph.picture.drawing import located, mosaic, svg
+from ierf.graph.picture.drawing import mosaic, svg, whereabouts
 from ierf.graph.picture.left_out import left_out
 from ierf.graph.schema import to_json
 from ierf.store import only_writer
@@ -115,7 +115,7 @@ class _Pictures:
 
     def thumbnail(self, node: Node, view: bytes) -> int | None:
         """The number of a node's small picture, always inside the page: it is what the graph is made of."""
-        picture = located(view, node) if node.kind in ("own", "residual") else mosaic(node.exemplars)
+        picture = whereabouts(view, node) if node.kind in ("own", "residual") else mosaic(node.exemplars)
         if picture is None:
             return None
         content = BytesIO()
