@@ -161,6 +161,19 @@ def test_the_form_of_attribution_graphs() -> None:
     assert json.loads(json.dumps(made)) == made
 
 
+def test_opening_a_pruned_graph_brings_back_what_was_dropped() -> None:
+    whole, cut = grouped(), grouped().pruned(0.3)
+    dropped = {node.id for node in whole.nodes} - {node.id for node in cut.nodes}
+    assert dropped
+    again = cut.opened(next(node.id for node in cut.nodes if node.opens))
+    for target in again.nodes:
+        into = again.into(target.id)
+        assert not into or sum(edge.share for edge in into) == pytest.approx(1, abs=1e-9)
+    assert again.account("a").influence_kept + again.account("a").influence_residual == pytest.approx(
+        again.account("b").influence_kept, abs=1e-6
+    )
+
+
 def test_what_is_drawn_is_of_the_hierarchy_and_once(tmp_path: Path) -> None:
     path = grouped().save(tmp_path / "graph.json")
     for change, said in (

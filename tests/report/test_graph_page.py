@@ -672,7 +672,8 @@ def test_an_opened_graph_is_saved_whole(groups: Path, look: Callable[..., Opened
 
 
 def test_a_pruned_graph_of_groups_is_drawn_pruned_and_opens_whole(tmp_path: Path, look: Callable[..., Opened]) -> None:
-    cut = grouped().pruned(0.6)
+    cut = grouped().pruned(0.3)
+    assert len(cut.nodes) < len(grouped().nodes)
     seen = look(cut.save(tmp_path / "cut.html"))
     assert len(cut.edges) < len(grouped().edges)
     assert seen.tab.evaluate(DRAWN)["edges"].keys() == {f"{e.source} → {e.target}" for e in cut.edges}

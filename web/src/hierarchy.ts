@@ -30,7 +30,17 @@ export const opens = (tree: Tree, id: string): boolean => (tree.halves.get(id)?.
 
 /** The ids of what is shown for a budget, or at first (0), after groups were opened and closed. */
 export function shownIn(tree: Tree, budget: number, folds: readonly Fold[]): string[] {
-  return folds.reduce((shown, fold) => folded(tree, shown, fold), budget ? forBudget(tree, budget) : tree.drawn);
+  if (!budget && !folds.length) return tree.drawn;
+  return folds.reduce((shown, fold) => folded(tree, shown, fold), budget ? forBudget(tree, budget) : completed(tree, tree.drawn));
+}
+
+/** With what pruning has dropped, as few groups as hold it, so that shares are of the whole again. */
+function completed(tree: Tree, drawn: string[]): string[] {
+  const shown = new Set(drawn);
+  const cut = (id: string): string[] =>
+    shown.has(id) || !below(tree, id).some((each) => shown.has(each)) ? [id] : (tree.halves.get(id) ?? []).flatMap(cut);
+  const found = new Set([...tree.nodes.values()].filter(({ parent }) => !parent).flatMap(({ id }) => cut(id)));
+  return [...tree.nodes.keys()].filter((id) => found.has(id));
 }
 
 function forBudget(tree: Tree, budget: number): string[] {

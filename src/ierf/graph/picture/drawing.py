@@ -64,7 +64,7 @@ class Layout:
 
 
 def lay_out(graph: ConceptGraph) -> Layout:
-    """Rows centred; in each, nodes stand near the middle of what they lead to, own directions and residuals on the right."""
+    """Rows centred; in each, nodes stand near the middle of what they lead to, residuals at the right end."""
     layers = [LOGITS, *reversed(graph.layers)]
     rows = [list(graph.row(layer)) for layer in layers]
     widest = max((len(row) for row in rows), default=1)
