@@ -612,7 +612,7 @@ def test_cards_of_groups_and_residuals_say_what_they_are(groups: Path, look: Cal
     assert "tiger" in text
     assert "#20, #21" in text
     assert "and 1 more" in text
-    card.get_by_role("button", name="group 6, 6 concepts").click()
+    card.get_by_role("button", name="group 6 (6)").click()
     assert_drawn(seen, graph.opened("a/group3"))
     assert "chosen" in seen.node("a/group6").get_attribute("class")
     seen.node("a/own0").click()

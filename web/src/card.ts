@@ -126,6 +126,11 @@ function scaleOf(store: Store, node: SceneNode): number {
 function effects(store: Store, node: SceneNode): HTMLElement | null {
   const version = node.versions[store.view.side];
   if (!version?.effects.length) return null;
+  if (store.scene.graphs.length > 1 && store.state.side === "change") {
+    const [before, after] = node.versions.map((each) => each?.effects ?? []);
+    const values = store.scene.classes.map((_, place) => (after?.[place] ?? 0) - (before?.[place] ?? 0));
+    return h("div", {}, h("h4", {}, "Effect of taking it out: after less before"), bars(store, values, scaleOf(store, node)));
+  }
   const wrong = store.scene.classes.filter((_, place) => (version.importance[place] ?? 0) * (version.effects[place] ?? 0) < 0);
   const said = wrong.length ? `What is claimed for ${wrong.map((each) => each.label).join(" and ")} has the other sign: do not trust it alone.` : null;
   return h("div", {}, h("h4", {}, "Effect: taken out at this layer, the class loses"), bars(store, version.effects, scaleOf(store, node)),
@@ -163,7 +168,7 @@ function halves(store: Store, version: NodeJson): HTMLElement | null {
       store.open(version.id);
       store.change({ focus: { kind: "node", id } });
     };
-    const name = half?.kind === "group" ? `group ${half.index}, ${half.members.length} concepts` : `concept ${half?.index}`;
+    const name = half?.kind === "group" ? `group ${half.index} (${half.members.length})` : `concept ${half?.index}`;
     const values = store.scene.classes.map((each, place) => `${signed(half?.importance[place] ?? 0)} ${shortened(each.label, 12)}`);
     return h("li", {}, h("button", { type: "button", class: "link", click: go }, name), h("span", { class: "number" }, values.join(", ")));
   });
@@ -203,7 +208,7 @@ function facts(store: Store, node: SceneNode, version: NodeJson): [string, strin
     ["of it at prefix tokens", version.prefix_share >= 0.01 ? percent(version.prefix_share) : null],
     ["largest at a position", map ? signed(map.values.reduce((a, b) => (Math.abs(b) > Math.abs(a) ? b : a), 0)) : null],
     ["its own score here", version.score ? version.score.map((value) => signed(value)).join(" → ") : null],
-    ["in all photographs", version.facts ? `in ${percent(version.facts.frequency)} of PFVs` : null],
+    [node.kind === "group" ? "its concepts, on average" : "in all photographs", version.facts ? `in ${percent(version.facts.frequency)} of PFVs` : null],
     ["mean coefficient there", version.facts ? version.facts.strength.toPrecision(3) : null],
     ["of the layer’s relevance", version.facts ? percent(version.facts.relevance) : null],
   ];

@@ -176,7 +176,8 @@ function card(group: Group, node: SceneNode, layout: Layout, store: Store): SVGG
     .attr("role", "button")
     .attr("tabindex", -1);
   const version = somewhere(node, 0);
-  const picture = version.thumbnail === null ? null : store.scene.payload.pictures[version.thumbnail];
+  const ofOne = node.kind === "residual" && store.scene.graphs.length > 1;
+  const picture = version.thumbnail === null || ofOne ? null : store.scene.payload.pictures[version.thumbnail];
   if (version.opens) made.append("rect").attr("class", "behind").attr("x", 4).attr("y", 4).attr("width", box.width).attr("height", box.height).attr("rx", 8);
   made.append("rect").attr("class", "card").attr("width", box.width).attr("height", box.height).attr("rx", 8);
   const pictured = inner(node) || Boolean(picture);
@@ -225,7 +226,7 @@ function updateCards(elements: Map<string, SVGGElement>, store: Store): void {
   for (const [id, element] of elements) element.setAttribute("tabindex", id === start ? "0" : "-1");
 }
 
-const logit = (importance: number[]): string => importance.reduce((sum, value) => sum + value, 0).toFixed(2);
+const logit = (importance: number[]): string => importance.reduce((sum, value) => sum + value, 0).toFixed(2).replace("-", "−");
 
 function bars(element: SVGGElement, values: number[], ofClass: boolean): void {
   const step = ofClass ? 6 : 12 / Math.max(1, values.length);

@@ -13,13 +13,15 @@ import { fine, layerName, percent, shortened, signed } from "./words";
 const SHOWN = 3;
 
 export function showPanel(place: HTMLElement, store: Store): void {
-  let before = "";
+  let [before, focus] = ["", ""];
   const update = () => {
     const { query: _, opacity: __, scale: ___, paint: ____, ...said } = store.state;
     const now = JSON.stringify([said, store.readings]);
     if (now === before) return;
-    before = now;
+    const moved = JSON.stringify(said.focus) !== focus;
+    [before, focus] = [now, JSON.stringify(said.focus)];
     place.replaceChildren(...[chosen(store), ofMode(store), findings(store), leftOut(store), reading()].filter((part) => part !== null));
+    if (moved) place.scrollTop = 0;
   };
   store.onChange(update);
   update();
@@ -115,6 +117,7 @@ function leftOut(store: Store): HTMLElement {
   const cells = (kind: "th" | "td", row: string[]) => h("tr", {}, ...row.map((text) => h(kind, kind === "th" ? { scope: "col" } : {}, text)));
   return h("details", { open: store.state.focus === null }, h("summary", {}, "What it holds and leaves out"),
     ...held(store),
+    store.state.budget || store.state.folds.length ? h("p", { class: "soft" }, "As it was drawn at first:") : null,
     ...store.scene.payload.leftOut.map((text) => h("p", {}, text)),
     h("div", { class: "scroll" }, h("table", { class: "held small" }, h("thead", {}, cells("th", head)), h("tbody", {}, ...rows.map((row) => cells("td", row))))));
 }
