@@ -42,7 +42,7 @@ def small(shares: dict[tuple[str, str], float] = SHARES, photo: str = "cat.png")
         for (s, t), share in shares.items()
     ]
     whole = ConceptGraph("net", photo, 1, ("a", "b"), tuple(nodes), tuple(edges), _accounts("ab"), {"extractor": "pca"})
-    pictures = tuple(jpeg(_picture(seed).resize((96, 96))) for seed in range(10))
+    pictures = tuple(jpeg(picture(seed).resize((96, 96))) for seed in range(10))
     made = whole.pruned(1.0)
     drawn = (replace(node, exemplars=pictures) if node.kind == "concept" else node for node in made.nodes)
     return replace(made, nodes=tuple(drawn), view=png(Image.new("RGB", (32, 32), (40, 160, 80))))
@@ -52,12 +52,12 @@ def large(layers: int, per_row: int, edges: int) -> ConceptGraph:
     """So many layers of so many nodes, with maps of 64 × 64 as rough as iERFs, pictures, and places of edges."""
     names = tuple(f"layer{i}" for i in range(layers))
     random = torch.Generator().manual_seed(0)
-    picture = tuple(jpeg(_picture(seed).resize((96, 96))) for seed in range(4))
+    exemplars = tuple(jpeg(picture(seed).resize((96, 96))) for seed in range(4))
     nodes = [Node(LOGITS, "class", i, f"class {i}", (1.0, 1.0), 0.5, 0.5) for i in range(2)]
     for layer in reversed(names):
         for i in range(per_row - 1):
             maps = [Cells.of(_smooth(random, size)) for size in (14, 64)]
-            nodes.append(Node(layer, "concept", i, f"#{i}", (0.5, -0.2), 1.0, 1 / per_row, False, *maps, picture))
+            nodes.append(Node(layer, "concept", i, f"#{i}", (0.5, -0.2), 1.0, 1 / per_row, False, *maps, exemplars))
         nodes.append(Node(layer, "residual", RESIDUAL, "residual", (0.1, 0.1), 0.1, 0.1))
     rows = {layer: [n for n in nodes if n.layer == layer] for layer in (*names, LOGITS)}
     pairs = [
@@ -73,7 +73,7 @@ def large(layers: int, per_row: int, edges: int) -> ConceptGraph:
         Edge(*pairs[i], value, min(1.0, abs(value) / 3), 0.05, 0.2, Cells.of(_smooth(random, 14)))
         for i, value in zip(kept, values, strict=True)
     )
-    view = png(_picture(7).resize((224, 224)))
+    view = png(picture(7).resize((224, 224)))
     return ConceptGraph("net", "photo", 1, names, tuple(nodes), made, _accounts(names), {}, view)
 
 
@@ -106,7 +106,7 @@ def _accounts(layers: tuple[str, ...] | str) -> tuple[LayerAccount, ...]:
     )
 
 
-def _picture(seed: int) -> Image.Image:
+def picture(seed: int) -> Image.Image:
     small = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
     return Image.fromarray(small).resize((128, 128), Image.Resampling.BICUBIC)
 

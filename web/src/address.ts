@@ -2,13 +2,14 @@
 
 import { INITIAL, MODES, SIDES, type Focus, type State } from "./state";
 
-const NUMBERS = ["first", "second", "routes", "nodes", "edges", "opacity", "scale"] as const;
+const NUMBERS = ["first", "second", "routes", "nodes", "edges", "budget", "opacity", "scale"] as const;
 const RANGES: Record<(typeof NUMBERS)[number], [number, number]> = {
   first: [0, 99],
   second: [0, 99],
   routes: [1, 30],
   nodes: [0, 1],
   edges: [0, 1],
+  budget: [0, 999],
   opacity: [0, 1],
   scale: [0.2, 3],
 };
@@ -20,6 +21,7 @@ export function asAddress(state: State): string {
   if (focus?.kind === "edge") said.set("edge", `${focus.source}>${focus.target}`);
   if (focus?.kind === "pixel") said.set("pixel", `${focus.x.toFixed(4)},${focus.y.toFixed(4)}`);
   for (const key of ["mode", "side", "paint", "query"] as const) if (state[key] !== INITIAL[key]) said.set(key, state[key]);
+  if (state.folds.length) said.set("folds", state.folds.join(","));
   for (const key of NUMBERS) if (state[key] !== INITIAL[key]) said.set(key, String(+state[key].toFixed(4)));
   return said.toString();
 }
@@ -36,6 +38,7 @@ export function fromAddress(text: string): State {
     side: SIDES.find((side) => side === said.get("side")) ?? INITIAL.side,
     paint: said.get("paint") === "ierf" ? "ierf" : INITIAL.paint,
     query: said.get("query") ?? "",
+    folds: said.get("folds")?.split(",") ?? INITIAL.folds,
   };
 }
 

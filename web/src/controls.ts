@@ -2,6 +2,7 @@
 
 import { h } from "./html";
 import { MODES, SIDES, type State } from "./state";
+import { inner, type SceneNode } from "./scene";
 import type { Store } from "./store";
 import { percent } from "./words";
 
@@ -14,6 +15,7 @@ export function showControls(place: HTMLElement, store: Store): void {
     classSelect(store, updates, "first", "Class"),
     classSelect(store, updates, "second", "not"),
     store.scene.graphs.length > 1 ? choice(store, updates, "Photograph", "side", SIDES) : null,
+    store.tree ? budgetSlider(store, updates) : null,
     slider(store, updates, "routes", "Routes", { min: 1, max: 30, step: 1 }, (state) => String(state.routes)),
     slider(store, updates, "nodes", "Nodes", { min: 0, max: 1, step: 0.01 }, () => nodesShown(store)),
     slider(store, updates, "edges", "Edges", { min: 0, max: 1, step: 0.01 }, () => edgesShown(store)),
@@ -67,7 +69,7 @@ export function steps(store: Store): HTMLElement {
 }
 
 function nodesShown(store: Store): string {
-  const of = (nodes: Iterable<{ kind: string }>) => [...nodes].filter((node) => node.kind === "concept").length;
+  const of = (nodes: Iterable<SceneNode>) => [...nodes].filter(inner).length;
   return `${of(store.view.kept.nodes)} of ${of(store.scene.nodes.values())}`;
 }
 
@@ -123,6 +125,21 @@ function slider(
     whole.hidden = key === "routes" && store.state.mode !== "routes";
   });
   return whole;
+}
+
+/** How many groups are in a row; moving it takes back what was opened and closed. */
+function budgetSlider(store: Store, updates: (() => void)[]): HTMLElement {
+  const most = store.tree?.most ?? 1;
+  const input = h("input", { type: "range", min: 1, max: most, step: 1, name: "budget", input: () => store.setBudget(Number(input.value)) });
+  const output = h("output");
+  updates.push(() => {
+    const { budget, folds } = store.state;
+    const drawn = Number(store.scene.graphs[0]?.settings["budget"] ?? most);
+    input.value = String(budget || drawn);
+    output.textContent = `${input.value} a row${folds.length ? `, ${folds.length} opened or closed` : ""}`;
+    input.setAttribute("aria-valuetext", output.textContent);
+  });
+  return h("label", { class: "slider" }, "Groups ", input, output);
 }
 
 export function sizes(store: Store): HTMLElement {

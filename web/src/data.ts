@@ -20,7 +20,7 @@ export interface Facts {
 export interface NodeJson {
   id: string;
   layer: string;
-  kind: "class" | "concept" | "residual";
+  kind: "class" | "concept" | "group" | "own" | "residual";
   index: number;
   label: string;
   importance: number[];
@@ -30,11 +30,20 @@ export interface NodeJson {
   prefix_share: number;
   map: Cells | null;
   ierf: Cells | null;
-  /** Addresses. */
-  exemplars: string[];
+  /** Places among the payload's pictures, as is `thumbnail`: a small picture, null where there is none. */
+  exemplars: number[];
   facts: Facts | null;
-  /** The address of a small picture of the first exemplars, "" where there are none. */
-  thumbnail: string;
+  thumbnail: number | null;
+  /** Of a group: its concepts. */
+  members: number[];
+  /** For each class what it lost when the node was taken out; nothing where that was not tried. */
+  effects: number[];
+  /** As a target: its score without and with the layer. */
+  score: [number, number] | null;
+  /** The id of the group that it is a half of, or "". */
+  parent: string;
+  /** From this budget on it is shown as its two halves; 0: it has none. */
+  opens: number;
 }
 
 export interface EdgeJson {
@@ -60,6 +69,30 @@ export interface AccountJson {
   score_kept: number[];
   influence_kept: number;
   influence_residual: number;
+  score_held: number[];
+}
+
+/** Maps of one size, one after the other in the block of all cells: for each source one for each target. */
+export interface CellTable {
+  rows: number;
+  columns: number;
+  start: number;
+  scales: number[][];
+}
+
+/** All edges between two layers at every level of their groups; maps are of nodes that do not open. */
+export interface PairJson {
+  sources: string[];
+  targets: string[];
+  values: number[][];
+  p_values: number[][];
+  maps: CellTable | null;
+}
+
+export interface HierarchyJson {
+  /** The ids of what is drawn at first. */
+  shown: string[];
+  pairs: PairJson[];
 }
 
 export interface GraphJson {
@@ -74,6 +107,8 @@ export interface GraphJson {
   edges: EdgeJson[];
   accounts: AccountJson[];
   view: string;
+  /** Of a graph of groups, whose nodes are then those of every level, and its edges only those that pruning has left. */
+  hierarchy: HierarchyJson | null;
 }
 
 /** A sentence, and the node or the edge (two ids) that it is about. */
@@ -88,6 +123,8 @@ export interface Payload {
   graphs: GraphJson[];
   findings: Finding[];
   leftOut: string[];
+  /** Addresses. */
+  pictures: string[];
   /** The state to begin with, as in the address. */
   start: string;
   /** Deflated bytes of all cells, base64. */
@@ -113,4 +150,11 @@ export async function inflated(base64: string): Promise<Bytes> {
 export function signedMap(cells: Cells, bytes: Bytes): SignedMap {
   const some = bytes.subarray(cells.start, cells.start + cells.rows * cells.columns);
   return { rows: cells.rows, columns: cells.columns, values: Float32Array.from(some, (byte) => (byte - 128) * cells.scale) };
+}
+
+/** One of a table. */
+export function cellsIn(table: CellTable, source: number, target: number): Cells {
+  const { rows, columns, scales } = table;
+  const number = source * (scales[0]?.length ?? 0) + target;
+  return { rows, columns, scale: scales[source]?.[target] ?? 0, start: table.start + number * rows * columns };
 }

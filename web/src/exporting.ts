@@ -1,10 +1,10 @@
 /** The graph as it is seen, as SVG and PNG; its numbers as JSON that ierf reads again; names and notes, also back. */
 
-import type { Bytes, Cells, GraphJson } from "./data";
+import { cellsIn, type Bytes, type Cells, type GraphJson, type NodeJson, type PairJson, type SignedMap } from "./data";
 import type { Drawing } from "./drawing";
 import { h } from "./html";
 import { notesIn, type Notes } from "./notes";
-import type { Scene } from "./scene";
+import { actingOf, type Scene, type SceneEdge } from "./scene";
 import type { Store } from "./store";
 
 const SHARP = 2;
@@ -92,15 +92,48 @@ async function asPng(svg: Blob, { layout }: Drawing): Promise<Blob> {
 /** As in docs/graph-format.md. Exemplars are there where they are inside the page; names become labels. */
 export function asGraph(scene: Scene, side: number, notes: Notes): object {
   const graph = scene.graphs[side] as GraphJson;
-  const nodes = graph.nodes.map(({ thumbnail: _, ...node }) => ({
+  const edges = scene.edges.flatMap((edge) => (edge.versions[side] ? [{ ...edge.versions[side], map: placesOf(scene, edge, side) }] : []));
+  return {
+    ...graph,
+    nodes: graph.nodes.map((node) => wholeNode(scene, node, notes)),
+    edges,
+    view: base64Of(graph.view),
+    hierarchy: graph.hierarchy && {
+      nodes: [...(scene.trees[side]?.nodes.values() ?? [])].map((node) => wholeNode(scene, node, notes)),
+      pairs: graph.hierarchy.pairs.map((pair) => ({ ...pair, maps: mapsOf(pair, scene.bytes) })),
+    },
+    notes,
+  };
+}
+
+function wholeNode({ payload, bytes }: Scene, { thumbnail: _, ...node }: NodeJson, notes: Notes): object {
+  const addresses = node.exemplars.map((number) => payload.pictures[number] ?? "");
+  return {
     ...node,
     label: notes[node.id]?.name || node.label,
-    map: unpacked(node.map, scene.bytes),
-    ierf: unpacked(node.ierf, scene.bytes),
-    exemplars: node.exemplars.filter((address) => address.startsWith("data:")).map(base64Of),
-  }));
-  const edges = graph.edges.map((edge) => ({ ...edge, map: unpacked(edge.map, scene.bytes) }));
-  return { ...graph, nodes, edges, view: base64Of(graph.view), notes };
+    map: unpacked(node.map, bytes),
+    ierf: unpacked(node.ierf, bytes),
+    exemplars: addresses.filter((address) => address.startsWith("data:")).map(base64Of),
+  };
+}
+
+function placesOf(scene: Scene, edge: SceneEdge, side: number): object | null {
+  const version = edge.versions[side];
+  if (version?.map) return unpacked(version.map, scene.bytes);
+  const places = actingOf(scene, edge, side);
+  return places && packed(places);
+}
+
+function mapsOf(pair: PairJson, bytes: Bytes): (object | null)[][] {
+  const { maps } = pair;
+  return maps ? maps.scales.map((row, i) => row.map((_, j) => unpacked(cellsIn(maps, i, j), bytes))) : [];
+}
+
+/** One byte for each cell, `(byte − 128) · scale`. */
+function packed({ rows, columns, values }: SignedMap): object {
+  const scale = Math.max(...values.map(Math.abs)) / 127;
+  const letters = Array.from(values, (value) => String.fromCharCode(128 + (scale ? Math.round(value / scale) : 0)));
+  return { rows, columns, scale, content: btoa(letters.join("")) };
 }
 
 function unpacked(cells: Cells | null, bytes: Bytes): object | null {

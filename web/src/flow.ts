@@ -1,6 +1,6 @@
 /** How the classes' scores are followed down, by the edges' shares, and which nodes and edges are kept for it. */
 
-import type { Scene, SceneEdge, SceneNode } from "./scene";
+import { inner, type Scene, type SceneEdge, type SceneNode } from "./scene";
 
 export interface Flow {
   /** What reaches each node. */
@@ -61,7 +61,7 @@ export interface Kept {
 }
 
 /**
- * Of each row the fewest concepts that hold `nodeShare` of its influence, of each pair the fewest edges likewise; of two
+ * Of each row the fewest concepts or groups that hold `nodeShare` of its influence, of each pair the fewest edges likewise; of two
  * graphs the larger counts. Flow and share are those of one side.
  */
 export function kept(scene: Scene, side: number, nodeShare: number, edgeShare: number): Kept {
@@ -70,8 +70,8 @@ export function kept(scene: Scene, side: number, nodeShare: number, edgeShare: n
   const influence = (node: SceneNode): number => Math.max(...node.versions.map((version) => version?.influence ?? 0));
   const nodes = new Set<SceneNode>();
   for (const row of scene.rows) {
-    const concepts = strongest(row.filter((node) => node.kind === "concept"), influence, nodeShare);
-    for (const node of row) if (node.kind !== "concept" || concepts.has(node)) nodes.add(node);
+    const concepts = strongest(row.filter(inner), influence, nodeShare);
+    for (const node of row) if (!inner(node) || concepts.has(node)) nodes.add(node);
   }
   const between = scene.edges.filter((edge) => nodes.has(edge.source) && nodes.has(edge.target));
   const carried = scene.graphs.map((_, each) => flowOf(scene, each, between, start).edges);
@@ -82,3 +82,17 @@ export function kept(scene: Scene, side: number, nodeShare: number, edgeShare: n
 }
 
 const total = (flow: Flow): number => [...flow.edges.values()].reduce((sum, value) => sum + value, 0);
+
+export interface Held {
+  kept: number;
+  residual: number;
+}
+
+/** For each layer, from the classes down, and each class the shares of its score that reach what is kept, and its residual. */
+export function heldBy(scene: Scene, side: number, shown: Kept): Held[][] {
+  const flows = scene.classes.map((_, place) => flowOf(scene, side, shown.edges, onlyClass(scene, place)).nodes);
+  return scene.rows.slice(1).map((row) => flows.map((flow) => {
+    const sum = (some: SceneNode[]) => some.reduce((all, node) => all + (flow.get(node.id) ?? 0), 0);
+    return { kept: sum(row.filter(inner)), residual: sum(row.filter((node) => !inner(node))) };
+  }));
+}

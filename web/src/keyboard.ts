@@ -2,7 +2,7 @@
 
 import { LARGER, limited } from "./controls";
 import type { Drawing } from "./drawing";
-import type { SceneNode } from "./scene";
+import { somewhere, type SceneNode } from "./scene";
 import { MODES } from "./state";
 import type { Store } from "./store";
 
@@ -24,6 +24,8 @@ export function listen(store: Store, drawing: Drawing): void {
     ArrowDown: () => goTo(along(store, "source")),
     Escape: () => store.change({ focus: null }),
     "/": () => document.querySelector<HTMLInputElement>("#search")?.focus(),
+    o: () => refocused(store, drawing, (node) => store.open(node.id)),
+    c: () => refocused(store, drawing, (node) => store.close(somewhere(node, 0).parent)),
     m: () => store.change({ paint: store.state.paint === "map" ? "ierf" : "map" }),
     u: () => store.undo(),
     U: () => store.redo(),
@@ -60,6 +62,15 @@ export function listen(store: Store, drawing: Drawing): void {
 
 const at = (store: Store): SceneNode | undefined =>
   store.state.focus?.kind === "node" ? store.scene.nodes.get(store.state.focus.id) : undefined;
+
+/** Opens or closes what is chosen, and goes to what stands in its place. */
+function refocused(store: Store, drawing: Drawing, change: (node: SceneNode) => void): void {
+  const before = at(store);
+  if (!before) return;
+  change(before);
+  const after = at(store);
+  if (after && after.id !== before.id) drawing.focusOn(after.id);
+}
 
 /** The next shown node of the row; the first class where nothing is chosen. */
 function beside(store: Store, drawing: Drawing, step: 1 | -1): SceneNode | undefined {

@@ -3,10 +3,10 @@
 import { mean, sum } from "d3-array";
 import { LOGITS, type Scene, type SceneEdge, type SceneNode } from "./scene";
 
-export const CARD = { width: 84, height: 100 };
+export const CARD = { width: 84, height: 112 };
 export const CLASS_CARD = { width: 168, height: 62 };
-const GAP = 10;
-const ROW = 172;
+const GAP = 8;
+const ROW = 184;
 /** On the left, for the layers' names. */
 export const MARGIN = 148;
 const TOP = 14;
@@ -26,7 +26,7 @@ export interface Layout {
   height: number;
 }
 
-/** Rows centred; in each, nodes stand near the middle of what they lead to, residuals at the right end. */
+/** Rows centred; in each, nodes stand near the middle of what they lead to, own directions and residuals at the right end. */
 export function layOut(scene: Scene): Layout {
   const sizeOf = (node: SceneNode) => (node.layer === LOGITS ? CLASS_CARD : CARD);
   const widths = scene.rows.map((row) => sum(row, (node) => sizeOf(node).width + GAP));
@@ -49,8 +49,8 @@ export function layOut(scene: Scene): Layout {
 
 function ordered(row: SceneNode[], out: Map<SceneNode, SceneEdge[]>, boxes: Map<string, Box>): SceneNode[] {
   const place = new Map(row.map((node) => [node, middleOfTargets(out.get(node) ?? [], boxes)]));
-  const residual = (node: SceneNode) => Number(node.kind === "residual");
-  return row.toSorted((a, b) => residual(a) - residual(b) || (place.get(a) ?? 0) - (place.get(b) ?? 0));
+  const right = (node: SceneNode) => ["own", "residual"].indexOf(node.kind);
+  return row.toSorted((a, b) => right(a) - right(b) || (place.get(a) ?? 0) - (place.get(b) ?? 0));
 }
 
 function middleOfTargets(edges: SceneEdge[], boxes: Map<string, Box>): number {

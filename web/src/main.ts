@@ -9,12 +9,11 @@ import { h } from "./html";
 import { listen } from "./keyboard";
 import { showPanel } from "./panel";
 import { showPhotograph } from "./photograph";
-import { sceneOf } from "./scene";
 import { Store } from "./store";
 
 async function begin(): Promise<void> {
   const payload = JSON.parse(document.querySelector("#data")?.textContent ?? "") as Payload;
-  const store = new Store(sceneOf(payload, await inflated(payload.cells)));
+  const store = new Store(payload, await inflated(payload.cells));
   const stage = h("div", { class: "stage" });
   const photo = h("div", { class: "photo" });
   const painting = h("div", { class: "painting" });

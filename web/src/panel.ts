@@ -1,24 +1,27 @@
 /** The column beside the graph: what was chosen, the routes or differences, what the graph leaves out. */
 
 import { edgeCard, nodeCard } from "./card";
+import { heldBy } from "./flow";
 import { h } from "./html";
 import { link, nodeLink } from "./links";
 import { ranking } from "./ranking";
 import type { Finding } from "./data";
 import type { Store } from "./store";
 import { differences } from "./view";
-import { fine, layerName, percent, signed } from "./words";
+import { fine, layerName, percent, shortened, signed } from "./words";
 
 const SHOWN = 3;
 
 export function showPanel(place: HTMLElement, store: Store): void {
-  let before = "";
+  let [before, focus] = ["", ""];
   const update = () => {
     const { query: _, opacity: __, scale: ___, paint: ____, ...said } = store.state;
     const now = JSON.stringify([said, store.readings]);
     if (now === before) return;
-    before = now;
+    const moved = JSON.stringify(said.focus) !== focus;
+    [before, focus] = [now, JSON.stringify(said.focus)];
     place.replaceChildren(...[chosen(store), ofMode(store), findings(store), leftOut(store), reading()].filter((part) => part !== null));
+    if (moved) place.scrollTop = 0;
   };
   store.onChange(update);
   update();
@@ -78,32 +81,58 @@ function findings(store: Store): HTMLElement | null {
   return h("section", { class: "findings", "aria-label": "Findings" }, h("h2", {}, "Findings"), h("ul", {}, ...found.map(item)));
 }
 
+/** How much of each class's score the drawn graph holds, layer by layer, and how much went to residuals. */
+function held(store: Store): HTMLElement[] {
+  const { scene, view } = store;
+  const layers = scene.layers.slice(1);
+  const last = layers.at(-1);
+  if (!last) return [];
+  const shares = heldBy(scene, view.side, view.kept);
+  const parts = scene.classes.map((each, place) => {
+    const lost = shares.reduce((sum, row) => sum + (row[place]?.residual ?? 0), 0);
+    return `${fine(shares.at(-1)?.[place]?.kept ?? 0)} of the score of ${each.label} (${percent(lost)} went to residuals on the way)`;
+  });
+  const names = scene.classes.map((each) => h("th", { scope: "colgroup", colspan: 2 }, shortened(each.label, 14)));
+  const kinds = scene.classes.flatMap(() => ["held", "to residual"].map((text) => h("th", { scope: "col" }, text)));
+  const rows = layers.map((layer, i) => h("tr", {}, h("td", {}, layer), ...(shares[i] ?? []).flatMap(({ kept, residual }) =>
+    [h("td", {}, fine(kept)), h("td", {}, percent(residual))])));
+  return [
+    h("p", {}, `What is drawn holds, down to ${last}, ${parts.join(" and ")}.`),
+    h("table", { class: "held" }, h("thead", {}, h("tr", {}, h("td"), ...names), h("tr", {}, h("td"), ...kinds)), h("tbody", {}, ...rows)),
+  ];
+}
+
 function leftOut(store: Store): HTMLElement {
   const graph = store.scene.graphs[store.view.side];
-  const head = ["layer", "concepts", "active", "per position", "not covered", "evidence shown", "KKT", "completeness error"];
+  const head = ["layer", "active", "at a place", "not covered", "shown", "error", "KKT"];
   const rows = (graph?.accounts ?? []).toReversed().map((account) => [
     account.layer,
-    String(account.concepts),
-    account.active.toFixed(0),
+    `${account.active.toFixed(0)}/${account.concepts}`,
     account.l0.toFixed(1),
     percent(account.residual_share),
     percent(Math.min(...account.score_kept)),
-    account.kkt.toPrecision(1),
-    account.completeness_error.toPrecision(1),
+    short(account.completeness_error),
+    short(account.kkt),
   ]);
   const cells = (kind: "th" | "td", row: string[]) => h("tr", {}, ...row.map((text) => h(kind, kind === "th" ? { scope: "col" } : {}, text)));
-  return h("details", { open: store.state.focus === null }, h("summary", {}, "What it leaves out"),
+  return h("details", { open: store.state.focus === null }, h("summary", {}, "What it holds and leaves out"),
+    ...held(store),
+    store.state.budget || store.state.folds.length ? h("p", { class: "soft" }, "As it was drawn at first:") : null,
     ...store.scene.payload.leftOut.map((text) => h("p", {}, text)),
-    h("div", { class: "scroll" }, h("table", {}, h("thead", {}, cells("th", head)), h("tbody", {}, ...rows.map((row) => cells("td", row))))));
+    h("div", { class: "scroll" }, h("table", { class: "held small" }, h("thead", {}, cells("th", head)), h("tbody", {}, ...rows.map((row) => cells("td", row))))));
 }
+
+/** "8e-7" */
+const short = (value: number): string => value.toExponential(0).replace("-", "−");
 
 const READING = [
   "Each row is a layer, the classes above, the pixels’ side below. A picture is a concept: the parts of other photographs where it is strongest. The bars say how much it matters to each class; to the right speaks for the class, to the left against. A dashed frame is the residual: what no concept of the layer covers.",
   "An edge says how much a concept matters to one of the next layer: wide is much, orange speaks for it, blue against, dashed is no more than chance. Edges are scaled by the strongest of each pair of layers. They are attributions, not proofs of cause.",
+  "A card with another one behind it is a group of concepts, as many as the number in its corner says: open it into its two halves (double click, o) and close it again (c); the slider says how many groups are in a row. Edges of groups are the sums of those of their halves, so nothing is lost but grain. A dotted frame is a direction of this photograph’s own residual.",
   "Point at a node to see on the photograph where it is, or the pixels that caused it; at an edge to see where it acts, beside where its target is. Click to keep it. Click the photograph to rank the concepts at that place.",
 ];
 const KEYS = [
-  ["← →", "along the row"], ["↑ ↓", "the strongest edge up or down"], ["Esc", "let go"], ["/", "search"], ["m", "map or pixels"],
+  ["← →", "along the row"], ["↑ ↓", "the strongest edge up or down"], ["o, c", "open the group, close it again"], ["Esc", "let go"], ["/", "search"], ["m", "map or pixels"],
   ["1 2 3", "influence, difference, routes"], ["u, U", "undo, redo"], ["+ − 0", "larger, smaller, as at first"],
 ];
 

@@ -2,6 +2,7 @@
 
 import type { Bytes, Cells, EdgeJson, GraphJson, NodeJson, Payload, SignedMap } from "./data";
 import { signedMap } from "./data";
+import { graphOf, placesOf, treeOf, type Fold, type Tree } from "./hierarchy";
 
 export const LOGITS = "logits";
 
@@ -24,7 +25,12 @@ export interface SceneEdge {
 
 export interface Scene {
   payload: Payload;
+  /** As they are drawn: of groups those that are shown. */
   graphs: GraphJson[];
+  budget: number;
+  folds: readonly Fold[];
+  /** What opens, of each graph; null for single concepts. */
+  trees: (Tree | null)[];
   bytes: Bytes;
   /** "logits", then layer by layer towards the pixels. */
   layers: string[];
@@ -39,8 +45,13 @@ export interface Scene {
 
 export const edgeKey = (source: string, target: string): string => `${source} → ${target}`;
 
-export function sceneOf(payload: Payload, bytes: Bytes): Scene {
-  const { graphs } = payload;
+/** What is shown for a budget, or at first (0), after groups were opened and closed. */
+export function sceneOf(payload: Payload, bytes: Bytes, budget: number, folds: readonly Fold[]): Scene {
+  const trees = payload.graphs.map(treeOf);
+  const graphs = payload.graphs.map((graph, side) => {
+    const tree = trees[side];
+    return tree ? graphOf(graph, tree, budget, folds) : graph;
+  });
   const nodes = new Map<string, SceneNode>();
   graphs.forEach((graph, side) => {
     for (const node of graph.nodes) {
@@ -69,7 +80,7 @@ export function sceneOf(payload: Payload, bytes: Bytes): Scene {
     touching.get(edge.target.id)?.push(edge);
   }
   const rows = layers.map((layer) => [...nodes.values()].filter((node) => node.layer === layer));
-  return { payload, graphs, bytes, layers, rows, nodes, edges, byKey, touching, classes: rows[0] ?? [] };
+  return { payload, graphs, budget, folds, trees, bytes, layers, rows, nodes, edges, byKey, touching, classes: rows[0] ?? [] };
 }
 
 const maps = new WeakMap<object, SignedMap>();
@@ -86,8 +97,16 @@ export const mapOf = (scene: Scene, node: SceneNode, side: number, which: "map" 
   unpacked(scene, node.versions[side]?.[which]);
 
 /** Where an edge acts on a photograph: what it is worth at each position of its source's layer. */
-export const actingOf = (scene: Scene, edge: SceneEdge, side: number): SignedMap | null =>
-  unpacked(scene, edge.versions[side]?.map);
+export function actingOf(scene: Scene, edge: SceneEdge, side: number): SignedMap | null {
+  const [version, graph, tree] = [edge.versions[side], scene.graphs[side], scene.trees[side]];
+  if (!version || version.map || !graph || !tree) return unpacked(scene, version?.map);
+  const known = maps.get(version) ?? placesOf(graph, tree, edge.source.id, edge.target.id, scene.bytes);
+  if (known) maps.set(version, known);
+  return known;
+}
+
+/** Whether a node is a concept, a group of them or an own direction: what a row is made of beside its residual. */
+export const inner = (node: { kind: NodeJson["kind"] }): boolean => node.kind !== "class" && node.kind !== "residual";
 
 /** The node as it is in the graph of this side, or else in the other. */
 export const somewhere = (node: SceneNode, side: number): NodeJson =>

@@ -1,5 +1,7 @@
 /** What is looked at and how: one immutable object, its changes, and the way back. */
 
+import type { Fold } from "./hierarchy";
+
 export type Focus =
   | { kind: "node"; id: string }
   | { kind: "edge"; source: string; target: string }
@@ -28,6 +30,10 @@ export interface State {
   readonly nodes: number;
   /** The share of the flow between two rows that their shown edges carry at least. */
   readonly edges: number;
+  /** Groups in a row; 0: as many as the graph was drawn with. */
+  readonly budget: number;
+  /** What was opened and closed since then, in order. */
+  readonly folds: readonly Fold[];
   readonly paint: Paint;
   readonly opacity: number;
   readonly query: string;
@@ -43,6 +49,8 @@ export const INITIAL: State = {
   routes: 5,
   nodes: 1,
   edges: 1,
+  budget: 0,
+  folds: [],
   paint: "map",
   opacity: 0.85,
   query: "",

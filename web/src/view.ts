@@ -163,16 +163,16 @@ export interface Picture {
 
 /** Each photograph with the map of the node; an edge has the places where it acts beside those of its target. */
 export function picturesOf(scene: Scene, state: State, view: View, focus: Focus | null, notes: Notes): Picture[] {
-  const cells = state.paint === "map";
   if (focus?.kind === "edge") {
     const edge = scene.byKey.get(edgeKey(focus.source, focus.target));
     return edge ? ofEdge(scene, state, view, edge, notes) : [];
   }
   const node = focus?.kind === "node" ? scene.nodes.get(focus.id) : undefined;
+  const paint = node?.kind === "residual" ? "map" : state.paint;
   return scene.graphs.map((graph, side) => ({
     side,
-    map: node ? mapOf(scene, node, side, state.paint) : null,
-    cells,
+    map: node ? mapOf(scene, node, side, paint) : null,
+    cells: paint === "map",
     caption: scene.graphs.length > 1 ? graph.photo : "",
   }));
 }

@@ -24,7 +24,7 @@ export const layerName = (layer: string): string => (layer === "logits" ? "class
 export const shortened = (text: string, most: number): string => (text.length > most ? `${text.slice(0, most - 1)}…` : text);
 
 /** The user's name for a node, or its own. */
-export const nameOf = (node: SceneNode, notes: Notes): string => notes[node.id]?.name || node.label;
+export const nameOf = (node: SceneNode, notes: Notes): string => notes[node.id]?.name || ({ group: `group ${node.index}`, own: `own ${node.index + 1}` } as Record<string, string>)[node.kind] || node.label;
 
 /** With its layer, where it has one. */
 export const inLayer = (node: SceneNode, notes: Notes): string =>
@@ -36,6 +36,7 @@ export function described(scene: Scene, node: SceneNode, side: number, notes: No
   if (!version) return `${nameOf(node, notes)}, ${layerName(node.layer)}, not in this graph`;
   if (node.kind === "class") return `class ${node.label}, probability ${percent(version.activation)}`;
   const values = version.importance.map((value, place) => `${signed(value)} for ${scene.classes[place]?.label}`).join(", ");
-  const what = node.kind === "residual" ? "residual" : `concept ${nameOf(node, notes)}`;
+  const name = nameOf(node, notes);
+  const what = { concept: `concept ${name}`, group: `${name}, ${version.members.length} concepts,`, own: `${name} of the residual`, residual: "residual" }[node.kind];
   return `${what} of ${node.layer}, ${values}, ${percent(version.influence)} of the flow`;
 }

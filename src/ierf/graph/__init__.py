@@ -42,7 +42,8 @@ from ierf.graph.influence.integrated_gradients import integrated_gradients, midp
 from ierf.graph.influence.layer_objective import Attribution, LayerObjective, Reconstruction
 from ierf.graph.influence.scores import Alignment, Logits, Probabilities, Projection, Score
 from ierf.graph.picture.drawing import caused, jpeg, mosaic, png
-from ierf.graph.picture.page import SUFFIXES, Finding, left_out, page
+from ierf.graph.picture.left_out import left_out
+from ierf.graph.picture.page import SUFFIXES, Finding, page
 from ierf.graph.schema import from_json, to_json, to_neuronpedia
 
 __all__ = [

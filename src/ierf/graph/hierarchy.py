@@ -62,19 +62,37 @@ class Hierarchy:
         opened = {node.id for node in self.nodes if 0 < node.opens <= budget}
         return [node.id for node in self.nodes if node.id not in opened and (not node.parent or node.parent in opened)]
 
+    def completed(self, shown: Collection[str]) -> list[str]:
+        """The same with what pruning has dropped, as few groups as hold it, so that shares are of the whole again."""
+
+        def cut(name: str) -> list[str]:
+            if name in shown or not any(each in shown for each in self.below(name)):
+                return [name]
+            return [each for half in self.halves[name] for each in cut(half)]
+
+        found = {each for node in self.nodes if not node.parent for each in cut(node.id)}
+        return [node.id for node in self.nodes if node.id in found]
+
     def opened(self, shown: Collection[str], name: str) -> list[str]:
-        """The same with a group's two halves in its place. Raises `IerfError` for a node that does not open."""
+        """The same with a group's two halves in its place, and with what pruning has dropped.
+
+        Raises `IerfError` for a node that does not open.
+        """
         if name not in shown or not self.halves.get(name):
             raise IerfError(f"{name!r} is no shown group that opens; those are {', '.join(self.closed_groups(shown))}")
-        return [other for each in shown for other in (self.halves[name] if each == name else (each,))]
+        return [other for each in self.completed(shown) for other in (self.halves[name] if each == name else (each,))]
 
     def closed(self, shown: Collection[str], name: str) -> list[str]:
-        """The same with a group in the place of all that it holds. Raises `IerfError` where it is not open."""
+        """The same with a group in the place of all that it holds, and with what pruning has dropped.
+
+        Raises `IerfError` where it is not open.
+        """
         inside = set(self.below(name)) if name in self.by_id else set()
         if not inside & set(shown):
             raise IerfError(f"{name!r} is no group that is open here")
-        first = next(each for each in shown if each in inside)
-        return [name if each == first else each for each in shown if each == first or each not in inside]
+        whole = self.completed(shown)
+        first = next(each for each in whole if each in inside)
+        return [name if each == first else each for each in whole if each == first or each not in inside]
 
     def closed_groups(self, shown: Collection[str]) -> list[str]:
         """The groups that could be opened."""
@@ -85,6 +103,11 @@ class Hierarchy:
         for half in self.halves[name]:
             yield half
             yield from self.below(half)
+
+    def above(self, name: str) -> Iterator[str]:
+        """The groups that hold it, the smallest first."""
+        while name := self.by_id[name].parent:
+            yield name
 
     def of_classes(self, places: Sequence[int], ids: Sequence[str]) -> "Hierarchy":
         """The same for some of the classes, which have these `ids` in the graph."""

@@ -159,6 +159,15 @@ def check_hierarchy(graph: ConceptGraph, hierarchy: Hierarchy, ids: Sequence[Any
     for node in hierarchy.nodes:
         if len(hierarchy.halves[node.id]) != (2 if node.opens else 0):
             raise FieldError(f"{node.id!r} has {len(hierarchy.halves[node.id])} halves in the hierarchy")
+    drawn = {node.id for node in graph.nodes}
+    for i, node in enumerate(graph.nodes):
+        if node.kind in ("class", "residual"):
+            continue
+        if node.id not in known:
+            raise FieldError(f"nodes[{i}] is {node.id!r}, which is no part of the hierarchy")
+        holding = next((name for name in hierarchy.above(node.id) if name in drawn), None)
+        if holding is not None:
+            raise FieldError(f"nodes[{i}] is {node.id!r}, which {holding!r} holds, and is drawn too")
     rows = [[node.id for node in graph.classes]]
     rows += [[node.id for node in hierarchy.nodes if node.layer == layer] for layer in reversed(graph.layers)]
     if len(hierarchy.pairs) != len(graph.layers):

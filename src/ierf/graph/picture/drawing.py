@@ -31,6 +31,11 @@ _CLASS_COLOURS = 4
 _THUMBNAIL = 128
 """Pixels of a thumbnail: about twice as many as it is drawn with."""
 
+_LIGHT = 0.45
+"""Mean brightness that a small dark picture is lifted to, of 1."""
+_MOST_LIFTED = 0.45
+"""Of its exponent."""
+
 _LEAST_SHARE = 0.01
 
 
@@ -80,10 +85,12 @@ def lay_out(graph: ConceptGraph) -> Layout:
 def _ordered(row: Sequence[Node], graph: ConceptGraph, middle: Mapping[str, float]) -> list[Node]:
     """By the mean place of the nodes that each leads to, weighted by the edges."""
 
-    def place(node: Node) -> tuple[bool, float]:
+    def place(node: Node) -> tuple[int, float]:
         out = [(edge.weight, middle[edge.target]) for edge in graph.edges if edge.source == node.id]
         total = sum(weight for weight, _ in out)
-        return node.kind == "residual", sum(weight * x for weight, x in out) / total if total else 0.0
+        return (node.kind == "own") + 2 * (node.kind == "residual"), sum(
+            weight * x for weight, x in out
+        ) / total if total else 0.0
 
     return sorted(row, key=place)
 
@@ -129,7 +136,7 @@ def _edge(edge: Edge, where: Layout) -> str:
 def _cards(graph: ConceptGraph, where: Layout) -> Iterator[str]:
     for node in graph.nodes:
         x, y = where.corners[node.id]
-        inside = {"class": _class, "concept": _concept, "residual": _residual}[node.kind](graph, node)
+        inside = {"class": _class, "own": _own, "residual": _residual}.get(node.kind, _concept)(graph, node)
         said = f"{node.id}: {percent(node.influence)} of the flow"
         if beside := off_the_map(node):
             said += f"; {beside}: at the class token or registers, which no map shows"
@@ -155,6 +162,12 @@ def _concept(graph: ConceptGraph, node: Node) -> str:
     """Four exemplars, and its place on the photograph; four more exemplars where there are several photographs."""
     beside = located(graph.view, node) or mosaic(node.exemplars[4:])
     pictures = [_picture(mosaic(node.exemplars), 0), _picture(beside, 1)]
+    return "".join(pictures) + _footer(graph, node, node.label)
+
+
+def _own(graph: ConceptGraph, node: Node) -> str:
+    """Its places and its pixels: of no other photograph anything is known."""
+    pictures = [_picture(located(graph.view, node), 0), _picture(caused(graph.view, node), 1)]
     return "".join(pictures) + _footer(graph, node, node.label)
 
 
@@ -205,13 +218,24 @@ def off_the_map(node: Node) -> str:
 
 
 def mosaic(exemplars: tuple[bytes, ...]) -> Image.Image | None:
-    """The first four exemplars in a square; None where there are none."""
+    """The first four exemplars in a square, each lifted from the dark; None where there are none."""
     if not exemplars:
         return None
     half, sheet = _THUMBNAIL // 2, Image.new("RGB", (_THUMBNAIL, _THUMBNAIL), "#808080")
     for i, content in enumerate(exemplars[:4]):
-        sheet.paste(_opened(content).resize((half - 1, half - 1)), (i % 2 * (half + 1), i // 2 * (half + 1)))
+        sheet.paste(_bright(_opened(content)).resize((half - 1, half - 1)), (i % 2 * (half + 1), i // 2 * (half + 1)))
     return sheet
+
+
+def _bright(picture: Image.Image) -> Image.Image:
+    """The same with its lightest parts white and, where it is dark on the whole, a brighter mean; order is kept."""
+    values = np.asarray(picture, dtype=np.float32)
+    stretched = np.clip(values / max(1.0, float(np.percentile(values, 99))), 0, 1)
+    mean = float(stretched.mean())
+    if not 0 < mean < _LIGHT:
+        return Image.fromarray(np.rint(255 * stretched).astype(np.uint8))
+    exponent = max(_MOST_LIFTED, float(np.log(_LIGHT) / np.log(mean)))
+    return Image.fromarray(np.rint(255 * stretched**exponent).astype(np.uint8))
 
 
 def located(view: bytes, node: Node) -> Image.Image | None:
@@ -222,6 +246,12 @@ def located(view: bytes, node: Node) -> Image.Image | None:
 def caused(view: bytes, node: Node) -> Image.Image | None:
     """The photograph, bright at the pixels that caused the concept: the node's iERF."""
     return _lit(view, node.ierf)
+
+
+def whereabouts(view: bytes, node: Node) -> Image.Image | None:
+    """The same as `located`, lifted from the dark, for a small picture."""
+    picture = located(view, node)
+    return None if picture is None else _bright(picture)
 
 
 def _opened(content: bytes) -> Image.Image:
@@ -267,6 +297,7 @@ _STYLE = """
 .icg .layer{font:600 13px ui-monospace,Menlo,Consolas,monospace}.icg .name{font-weight:600;text-anchor:middle}
 .icg .middle{text-anchor:middle}.icg .card>rect:first-of-type{fill:var(--card);stroke:var(--line)}
 .icg .residual>rect:first-of-type{stroke-dasharray:4 3;fill:var(--paper)}
+.icg .own>rect:first-of-type{stroke-dasharray:1 3}
 .icg .empty{fill:var(--line);opacity:.4}.icg .axis{stroke:var(--soft);stroke-width:1}
 .icg .edge{fill:none;stroke:var(--for)}.icg .against{stroke:var(--against)}.icg .doubtful{stroke-dasharray:5 5}
 .icg .c0{fill:var(--c0)}.icg .c1{fill:var(--c1)}.icg .c2{fill:var(--c2)}.icg .c3{fill:var(--c3)}

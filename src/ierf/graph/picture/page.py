@@ -4,7 +4,8 @@ import json
 import zlib
 from base64 import b64encode
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from hashlib import sha256
 from html import escape
 from importlib.resources import files
 from io import BytesIO
@@ -17,8 +18,10 @@ from PIL import Image
 from ierf.errors import UnknownNameError
 from ierf.files import write
 from ierf.graph.concept_graph import ConceptGraph
-from ierf.graph.elements import SIGNIFICANT, Cells, Node
-from ierf.graph.picture.drawing import mosaic, percent, svg
+from ierf.graph.elements import Cells, Node
+from ierf.graph.hierarchy import Hierarchy
+from ierf.graph.picture.drawing import mosaic, svg, whereabouts
+from ierf.graph.picture.left_out import left_out
 from ierf.graph.schema import to_json
 from ierf.store import only_writer
 
@@ -65,10 +68,11 @@ def page(
         start: how it is looked at first, in the words of the page's address: "mode=difference&first=1".
         address: where exemplars lie; None: inside the page.
     """
-    block = bytearray()
+    block, pictures = bytearray(), _Pictures(address or _inside)
     content: dict[str, Any] = {
         "title": title if title is not None else f"{graphs[0].photo}: {_labels(graphs[0])}",
-        "graphs": [_graph(graph, address or _inside, block) for graph in graphs],
+        "graphs": [_graph(graph, pictures, block) for graph in _alike(graphs)],
+        "pictures": pictures.addresses,
         "findings": [asdict(finding) for finding in findings],
         "leftOut": left_out(graphs[-1]),
         "start": start,
@@ -92,84 +96,84 @@ def save_page(path: Path, *graphs: ConceptGraph, single_file: bool = False, **op
         return write(path, page(*graphs, address=None if single_file else beside, **options).encode())
 
 
-def left_out(graph: ConceptGraph) -> list[str]:
-    """What the graph does not show, with its numbers."""
-    said = _without_concepts(graph)
-    if graph.layers:
-        last, shown = graph.account(graph.layers[0]), [min(a.score_kept) for a in graph.accounts]
-        least, most = percent(min(shown)), percent(max(shown))
-        said.append(
-            f"The shown concepts of a layer hold {least if least == most else f'{least} to {most}'} of what all of its "
-            "concepts add to or take from a class."
-        )
-        said.append(
-            f"Followed edge by edge from the classes down to {last.layer}, {percent(last.influence_kept)} of the score "
-            "is left: the rest went to concepts that are not shown, to weak edges and to residuals on the way."
-        )
-        worst = max(graph.accounts, key=lambda account: account.residual_share)
-        said.append(
-            f"The concepts miss up to {percent(worst.residual_share)} of a layer ({worst.layer}): the residual nodes."
-        )
-        errors = max(account.completeness_error for account in graph.accounts)
-        said.append(
-            f"Attributions add up to the scores within {errors:.2g} of the score; the codes’ KKT residual is at most "
-            f"{max(account.kkt for account in graph.accounts):.1g} λ."
-        )
-    keep = graph.settings.get("keep", 1)
-    if keep < 1:
-        said.append(
-            f"Of the edges between two layers only the strongest, which carry {percent(keep)} of the flow there, are "
-            "in this file; a graph that is built with keep=1 has all."
-        )
-    if graph.settings.get("patches_only", False):
-        said.append(
-            "Concepts were found in patches alone and may fit the class token badly; with `ierf collect "
-            "--prefix-tokens` they are found in it too."
-        )
-    tested = [edge for edge in graph.edges if edge.p_value is not None]
-    if tested:
-        doubtful = sum((edge.p_value or 0) > SIGNIFICANT for edge in tested)
-        said.append(
-            f"{doubtful} of {len(tested)} edges are no stronger than those of concepts drawn at random "
-            f"(p > {SIGNIFICANT}); they are dashed."
-        )
-    return said
-
-
-def _without_concepts(graph: ConceptGraph) -> list[str]:
-    """Why layers show no concept, and what helps; nothing where all show some."""
-    empty = [a for a in graph.accounts if not any(node.kind == "concept" for node in graph.row(a.layer))]
-    silent, found = [a.layer for a in empty if not a.active], [a.layer for a in empty if a.active]
-    said = []
-    if silent:
-        said.append(
-            f"No concept of {', '.join(silent)} is in a PFV here, so only residuals are shown: its λ leaves no "
-            "coefficient, as that of a bank with few concepts does; fit the bank with a smaller l0_ratio "
-            "(--l0-ratio), or to more photographs."
-        )
-    if found:
-        said.append(
-            f"The concepts of {', '.join(found)} that are in this picture speak for none of the classes, so none is "
-            "shown; ask for other classes, or fit the bank to more photographs."
-        )
-    return said
-
-
 def _inside(name: str, content: bytes) -> str:
     kind = {".png": "png", ".webp": "webp"}.get(Path(name).suffix, "jpeg")
     return f"data:image/{kind};base64,{b64encode(content).decode()}"
 
 
-def _graph(graph: ConceptGraph, address: Address, block: bytearray) -> dict[str, Any]:
-    """The graph as JSON with addresses for pictures; the cells of maps go to the end of the block."""
-    content = to_json(graph)
-    for node, of_node in zip(graph.nodes, content["nodes"], strict=True):
+class _Pictures:
+    """The addresses of a page's pictures, each once: a group shares most of its exemplars with one of its halves."""
+
+    def __init__(self, address: Address) -> None:
+        self._address = address
+        self._numbers: dict[str, int] = {}
+        self.addresses: list[str] = []
+
+    def exemplar(self, content: bytes) -> int:
+        """The number of a JPEG file that lies where the page's exemplars do."""
+        return self._number(f"{sha256(content).hexdigest()[:20]}.jpg", content, self._address)
+
+    def thumbnail(self, node: Node, view: bytes) -> int | None:
+        """The number of a node's small picture, always inside the page: it is what the graph is made of."""
+        picture = whereabouts(view, node) if node.kind in ("own", "residual") else mosaic(node.exemplars)
+        if picture is None:
+            return None
+        content = BytesIO()
+        picture.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS).save(content, "WEBP", quality=_QUALITY)
+        return self._number(f"{sha256(content.getvalue()).hexdigest()}.webp", content.getvalue(), _inside)
+
+    def _number(self, name: str, content: bytes, address: Address) -> int:
+        if name not in self._numbers:
+            self._numbers[name] = len(self.addresses)
+            self.addresses.append(address(name, content))
+        return self._numbers[name]
+
+
+def _graph(graph: ConceptGraph, pictures: _Pictures, block: bytearray) -> dict[str, Any]:
+    """The graph as JSON with numbers for pictures; the cells of maps go to the end of the block.
+
+    Of a graph of groups the nodes are those of every level, once; its edges are there only where they are not all that
+    the tables of its hierarchy give for the shown nodes.
+    """
+    hierarchy = graph.hierarchy
+    whole = graph if hierarchy is None else _every_level(graph, hierarchy)
+    content = to_json(whole)
+    for node, of_node in zip(whole.nodes, content["nodes"], strict=True):
         of_node["map"], of_node["ierf"] = (_packed(cells, block) for cells in (node.map, node.ierf))
-        of_node["exemplars"] = [address(_name(graph, node, i), each) for i, each in enumerate(node.exemplars)]
-        of_node["thumbnail"] = _thumbnail(node)
-    for edge, of_edge in zip(graph.edges, content["edges"], strict=True):
+        of_node["exemplars"] = [pictures.exemplar(each) for each in node.exemplars]
+        of_node["thumbnail"] = pictures.thumbnail(node, graph.view)
+    for edge, of_edge in zip(whole.edges, content["edges"], strict=True):
         of_edge["map"] = _packed(edge.map, block)
+    if hierarchy is not None:
+        content["hierarchy"] = {
+            "shown": [node.id for node in graph.nodes if node.id in hierarchy.by_id],
+            "pairs": [{**vars(pair), "maps": _all_packed(pair.maps, block)} for pair in hierarchy.pairs],
+        }
     return {**content, "view": _inside("view.png", graph.view) if graph.view else ""}
+
+
+def _every_level(graph: ConceptGraph, hierarchy: Hierarchy) -> ConceptGraph:
+    """The graph with the nodes of all levels instead of those shown, row by row, and edges where they were pruned."""
+    nodes = [*graph.classes]
+    for layer in reversed(graph.layers):
+        nodes += [node for node in hierarchy.nodes if node.layer == layer]
+        nodes += [node for node in graph.row(layer) if node.kind == "residual"]
+    shown = [node.id for node in graph.nodes if node.id in hierarchy.by_id]
+    there = {(edge.source, edge.target): (edge.value, edge.weight, edge.share) for edge in graph.edges}
+    whole = {(e.source, e.target): (e.value, e.weight, e.share) for e in hierarchy.edges(shown)}
+    edges = () if there == whole else tuple(replace(edge, map=None) for edge in graph.edges)
+    return replace(graph, nodes=tuple(nodes), edges=edges, hierarchy=None)
+
+
+def _alike(graphs: Sequence[ConceptGraph]) -> list[ConceptGraph]:
+    """The graphs, without what opens in them unless all have the same groups: two are opened together."""
+    trees = [
+        None if graph.hierarchy is None else {(n.id, n.parent, n.opens) for n in graph.hierarchy.nodes}
+        for graph in graphs
+    ]
+    if all(tree == trees[0] for tree in trees):
+        return list(graphs)
+    return [replace(graph, hierarchy=None) for graph in graphs]
 
 
 def _packed(cells: Cells | None, block: bytearray) -> dict[str, Any] | None:
@@ -180,18 +184,16 @@ def _packed(cells: Cells | None, block: bytearray) -> dict[str, Any] | None:
     return {"rows": cells.rows, "columns": cells.columns, "scale": cells.scale, "start": start}
 
 
-def _name(graph: ConceptGraph, node: Node, number: int) -> str:
-    return f"{graph.layers.index(node.layer)}-{node.index}-{number}.jpg"
-
-
-def _thumbnail(node: Node) -> str:
-    """Always inside the page: it is what the graph is made of."""
-    picture = mosaic(node.exemplars)
-    if picture is None:
-        return ""
-    content = BytesIO()
-    picture.resize((_SIDE, _SIDE), Image.Resampling.LANCZOS).save(content, "WEBP", quality=_QUALITY)
-    return _inside("thumbnail.webp", content.getvalue())
+def _all_packed(maps: Sequence[Sequence[Cells]], block: bytearray) -> dict[str, Any] | None:
+    """A table of maps of one size, one after the other."""
+    every = [cells for row in maps for cells in row]
+    if not every:
+        return None
+    start = len(block)
+    for cells in every:
+        block += cells.content
+    scales = [[float(f"{cells.scale:.8g}") for cells in row] for row in maps]
+    return {"rows": every[0].rows, "columns": every[0].columns, "start": start, "scales": scales}
 
 
 def _labels(graph: ConceptGraph) -> str:
