@@ -112,7 +112,7 @@ def graph(
     options: dict[str, Any] = {"layers": names, "nodes": nodes, "steps": steps, "most_steps": most_steps, "seed": seed}
     if nodes == "groups":
         options |= {"budget": budget, "refit": refit}
-    drawn = keep if keep is not None else 1.0 if nodes == "groups" else KEEP
+    drawn = KEEP if keep is None else keep
     with progress_bar() as bar:
         options["progress"] = shown_on(bar, "opening")
         if diagnose:

@@ -42,6 +42,8 @@ class Groups:
     n_concepts: int
     own: int
     """How many own directions are nodes."""
+    budget: int
+    """Groups that are drawn."""
 
     @cached_property
     def finest(self) -> list[tuple[int, ...]]:
@@ -54,6 +56,12 @@ class Groups:
         """The members of each node at every level: inner groups first, from the root on, then the finest."""
         inner = [] if self.cut is None else [self.cut.members[split.node] for split in self.cut.splits]
         return [*inner, *self.finest]
+
+    @cached_property
+    def drawn(self) -> list[bool]:
+        """Whether each of the nodes is drawn."""
+        some = set() if self.cut is None else {self.cut.members[node] for node in self.cut.groups(self.budget)}
+        return [node in some or min(node) >= self.n_concepts for node in self.nodes]
 
     @cached_property
     def table(self) -> Float[Tensor, "N F"]:
@@ -129,8 +137,8 @@ class GroupRow:
 
     groups: Groups
     means: LayerMeans
-    flow: Float[Tensor, " F"]
-    """The share of the classes' scores that reaches the finest nodes."""
+    flow: Float[Tensor, " N"]
+    """The share of the classes' scores that reaches the drawn nodes, 0 for the others."""
     values: Float[Tensor, "N T'"]
     """From the nodes of all levels to those of the layer above at all levels; the classes of the top layer."""
     residual: Float[Tensor, " T'"]
@@ -266,30 +274,35 @@ class GroupFlow:
         above: GroupRow | None,
     ) -> GroupRow:
         count, classes = len(self.work.bank.layer(layer)), len(self.work.classes)
-        upper = None if above is None else above.groups
         own, rest = means.values[count:-1], means.values[-1]
-        targets = torch.eye(classes, dtype=torch.float64) if upper is None else upper.table
-        fine_targets = slice(0, len(means.ends[0]) - (0 if upper is None else classes))
-        closed = Groups(cut, count, 0)
-        opened = Groups(cut, count, len(own))
-        above_flow = torch.full((classes,), 1 / classes, dtype=torch.float64) if above is None else above.flow
-        folded = rest + own.sum(0)
-        opens = _flow(closed.summed(means.values)[:, fine_targets], folded[fine_targets], above_flow)[-1] > OPENS
-        groups, residual = (opened, rest) if opens else (closed, folded)
-        fine = groups.summed(means.values)
-        flow = _flow(fine[:, fine_targets], residual[fine_targets], above_flow)
-        at_classes = slice(len(means.ends[0]) - classes, None)
+        if above is None:
+            to_nodes, flow = torch.eye(classes, dtype=torch.float64), torch.full((classes,), 1 / classes).double()
+        else:
+            to_nodes, flow = above.groups.table, above.flow
+        fine_targets, of_classes = slice(to_nodes.shape[1]), slice(-classes, None)
+
+        def values(groups: Groups) -> Float[Tensor, "N+1 T'"]:
+            """From the nodes of all levels, and the residual, to those above."""
+            residual = rest if groups.own else rest + own.sum(0)
+            rows = torch.cat([groups.table @ groups.summed(means.values), residual[None]])
+            return rows[:, fine_targets] @ to_nodes.T
+
+        groups = Groups(cut, count, 0, self.budget)
+        if float(_flow(values(groups), groups, flow)[-1]) > OPENS:
+            groups = Groups(cut, count, len(own), self.budget)
+        residual = rest if groups.own else rest + own.sum(0)
+        fine, all_values = groups.summed(means.values), values(groups)
         return GroupRow(
             groups,
             means,
-            flow=flow[:-1],
-            values=groups.table @ fine[:, fine_targets] @ targets.T,
-            residual=residual[fine_targets] @ targets.T,
-            importance=torch.cat([groups.table @ fine[:, at_classes], residual[None, at_classes]]),
-            p_values=self._p_values(source, layer, groups, fine[:, fine_targets], slopes, targets),
+            flow=_flow(all_values, groups, flow)[:-1],
+            values=all_values[:-1],
+            residual=all_values[-1],
+            importance=torch.cat([groups.table @ fine[:, of_classes], residual[None, of_classes]]),
+            p_values=self._p_values(source, layer, groups, fine[:, fine_targets], slopes, to_nodes),
             effects=self._effects(source, layer, groups),
             maps=self._maps(source, layer, groups, slopes) if self.work.mapped else None,
-            scores=means.ends[:, fine_targets] @ targets.T,
+            scores=means.ends[:, fine_targets] @ to_nodes.T,
         )
 
     def _p_values(
@@ -365,8 +378,8 @@ def scales(handed: Float[Tensor, " C"], change: Float[Tensor, " C"]) -> Float[Te
     return torch.where(fits, scale, scale.abs().nan_to_num(1.0).clamp(1 / _MOST_SCALED, 1))
 
 
-def _flow(values: Float[Tensor, "F T"], residual: Float[Tensor, " T"], above: Float[Tensor, " T"]) -> Tensor:
-    """The flow that reaches each source, the residual last: each target hands its own down by `|value|`."""
-    sizes = torch.cat([values, residual[None]]).abs()
+def _flow(values: Float[Tensor, "N+1 T'"], groups: Groups, above: Float[Tensor, " T'"]) -> Float[Tensor, " N+1"]:
+    """The flow that reaches each drawn source, the residual last: each target hands its own down by `|value|`."""
+    sizes = values.abs() * torch.tensor([*groups.drawn, True])[:, None]
     totals = sizes.sum(0)
     return sizes @ (above / totals.where(totals > 0, 1))

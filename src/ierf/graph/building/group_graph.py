@@ -284,7 +284,10 @@ def _exemplars(
         rows = store.layer(concepts.name).nearest(vectors, EXEMPLARS, concepts.shift).rows
         pictures = dict(crops(store, concepts.name, rows.flatten().tolist()))
         files = [jpeg(pictures[i]) for i in range(rows.numel())]
-        return [tuple(files[i * rows.shape[1] : (i + 1) * rows.shape[1]]) for i in range(len(rows))]
+        return [
+            tuple(files[i * rows.shape[1] : (i + 1) * rows.shape[1]]) if min(node) < len(concepts) else ()
+            for i, node in enumerate(nodes)
+        ]
     with suppress(IerfError):
         known = [[k for k in node if k < len(concepts)][:EXEMPLARS] for node in nodes]
         used = sorted({k for some in known for k in some})

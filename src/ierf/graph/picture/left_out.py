@@ -116,7 +116,7 @@ def _held(graph: ConceptGraph) -> list[str]:
     return [
         "Each layer begins from its own mean, so what the slopes of the layer above hand down misses the change of a "
         f"logit: at {'; '.join(far)}. Claims there are scaled to sum to the change where it is missed by less than a "
-        "factor of four, else left as they are; their order is worth more than their size."
+        "factor of four, else made smaller; their order is worth more than their size."
     ]
 
 
