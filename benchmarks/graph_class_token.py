@@ -67,7 +67,7 @@ def _of_photograph(
     model: VisionModel, bank: ConceptBank, x: Float[Tensor, "1 3 H W"]
 ) -> tuple[Float[Tensor, "L 7"], tuple[int, int]]:
     """The numbers of each layer; doubtful edges and tested ones."""
-    graph = ConceptGraph.build(model, bank, x, keep=KEEP, pictures=False)
+    graph = ConceptGraph.build(model, bank, x, nodes="concepts", keep=KEEP, pictures=False)
     layers = encode(model, bank, x, bank.layers)
     rows = [
         torch.tensor([*_of_layer(model, bank, x, taken), graph.account(layer).influence_residual])
@@ -89,7 +89,7 @@ def _against_their_own_kind(model: VisionModel, bank: ConceptBank, x: Float[Tens
             "ierf.graph.building.build.random_concepts",
             lambda atoms, *rest, kind=kind, drawn=drawn: random_concepts(atoms[of_token[next(drawn)] == kind], *rest),
         ):
-            graph = ConceptGraph.build(model, bank, x, keep=KEEP, pictures=False)
+            graph = ConceptGraph.build(model, bank, x, nodes="concepts", keep=KEEP, pictures=False)
         for edge in graph.edges:
             node = graph.node(edge.source)
             if edge.p_value is not None and bool(of_token[node.layer][node.index]) == kind:

@@ -85,7 +85,7 @@ def main() -> None:
     own = written(arguments.data, label, True, max(counts[-1], arguments.singles), arguments.out / "photos")
     for count in counts:
         begun = time.perf_counter()
-        graph = ConceptGraph.build(model, bank, own[:count], [label], layers)
+        graph = ConceptGraph.build(model, bank, own[:count], [label], layers, nodes="concepts")
         seconds, peak = time.perf_counter() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
         print(f"{graph.photographs} photographs: {seconds:.0f} s, at most {peak:.0f} MiB so far", flush=True)
         for suffix in ("json", "html", "svg"):

@@ -116,7 +116,7 @@ def test_the_graph_and_interventions_are_those_of_the_library(
     client: Client, photo: str, model: ierf.VisionModel, bank: ierf.ConceptBank, chelsea: Image.Image, tmp_path: Path
 ) -> None:
     job = client.finished({"kind": "graph", "photo": photo, "classes": ["tabby"], "layers": ["layer4.1", "layer4.0"]})
-    graph = ConceptGraph.build(model, bank, chelsea, ["tabby"], keep=0.8)
+    graph = ConceptGraph.build(model, bank, chelsea, ["tabby"])
     data = client.ask("GET", f"/api/jobs/{job['id']}/files/graph.json").json
     assert data == json.loads(graph.save(tmp_path / "graph.json").read_text())
     page = client.ask("GET", f"/api/jobs/{job['id']}/files/graph.html")
@@ -128,7 +128,7 @@ def test_the_graph_and_interventions_are_those_of_the_library(
 
     asked = {"kind": "intervention", "photo": photo, "delete": [top["id"]], "classes": [11], "graph": job["id"]}
     found = client.finished(asked)["result"]
-    expected = intervene(model, bank, model.prepare(chelsea), [top["id"]])
+    expected = intervene(model, bank, model.prepare(chelsea), [top["id"]], refit=True)
     assert {of_class["index"] for of_class in found["classes"]} >= {11, int(expected.after[0].argmax())}
     for of_class in found["classes"]:
         logits = [float(values[0, of_class["index"]]) for values in (expected.before, expected.after)]
