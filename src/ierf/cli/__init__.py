@@ -8,7 +8,7 @@ from ierf.cli.check import check
 from ierf.cli.concepts import concepts
 from ierf.cli.evaluate import evaluate
 from ierf.cli.evaluate_concepts import cafe as evaluate_cafe
-from ierf.cli.evaluate_concepts import concept_fidelity, concept_stability, extractors, interlayer
+from ierf.cli.evaluate_concepts import concept_fidelity, concept_stability, extractors, graphs, interlayer
 from ierf.cli.evaluate_truth import truth
 from ierf.cli.explain import demo, explain
 from ierf.cli.graph import attack, graph
@@ -31,6 +31,7 @@ evaluate.command()(extractors)
 evaluate.command()(concept_stability)
 evaluate.command()(concept_fidelity)
 evaluate.command()(interlayer)
+evaluate.command()(graphs)
 evaluate.command()(truth)
 evaluate.command("cafe")(evaluate_cafe)
 main.add_typer(bench, name="bench")
