@@ -1,5 +1,7 @@
 """Interlayer concept attribution against one written out: differentiated by U, one target at a time, in float64."""
 
+from math import log, sqrt
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -7,6 +9,7 @@ from torch import Tensor, nn
 import ierf
 from ierf.errors import IerfError, UnknownNameError
 from ierf.graph import METHODS, Alignment, Between, LayerObjective, Reconstruction, gig, icat, integrated_gradients
+from ierf.graph.influence.integrated_gradients import graded
 from ierf.model import Section, capture
 
 
@@ -308,6 +311,26 @@ def test_the_secant_of_an_alignment_is_exact() -> None:
     torch.testing.assert_close((score.slope(y, None) * (y - t["nu"])).flatten(2).sum(2).T, score(y))
 
 
+def test_graded_points_are_gauss_legendre_in_what_is_graded() -> None:
+    """Exact for polynomials of degree 2 n − 1 in s, with α = (1000^s − 1) / 999; weights sum to 1."""
+    for n in (1, 3, 8):
+        alphas, weights = graded(n)
+        assert float(weights.sum()) == pytest.approx(1)
+        assert bool(((alphas > 0) & (alphas < 1)).all())
+        s = (999 * alphas + 1).log() / log(1000)
+        plain = weights / 1000**s
+        for degree in range(2 * n):
+            assert float((plain * s**degree).sum() / plain.sum()) == pytest.approx(1 / (degree + 1))
+
+
+@pytest.mark.parametrize(("width", "steps"), [(1e-1, 16), (1e-2, 16), (1e-3, 16), (1e-4, 48)])
+def test_graded_points_see_a_layer_norm_leave_zero(width: float, steps: int) -> None:
+    """`∫₀¹ d/dα α / √(α² + w²) dα = 1 / √(1 + w²)`."""
+    alphas, weights = graded(steps)
+    slope = width**2 / (alphas**2 + width**2) ** 1.5
+    assert float((weights * slope).sum()) == pytest.approx(1 / sqrt(1 + width**2), rel=1e-4)
+
+
 def test_a_transformer_takes_graded_steps_and_is_complete() -> None:
     model = ierf.load("bundled:vit-tiny")
     g = torch.Generator().manual_seed(0)
@@ -326,6 +349,23 @@ def test_a_transformer_takes_graded_steps_and_is_complete() -> None:
             source_codes=codes[0], target_codes=codes[1][:, :2],
         )  # fmt: skip
     assert torch.equal(again.values, edges.values)
+
+
+def test_sixteen_steps_are_enough_between_blocks_of_a_transformer() -> None:
+    """All of a block's tokens are scaled from their mean on, as in graphs of groups."""
+    model = ierf.load("bundled:vit-tiny")
+    g = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 3, *model.preprocess.size, generator=g)
+    tokens = {name: found.pfvs[0] for name, found in capture(model, x, ["blocks.2", "blocks.3"]).items()}
+    shifts = {name: pfvs.mean(0) for name, pfvs in tokens.items()}
+    edges = icat(
+        model, x, "blocks.2", "blocks.3", source_atoms=torch.eye(192), target_atoms=torch.eye(192)[:8],
+        source_codes=tokens["blocks.2"] - shifts["blocks.2"], source_shift=shifts["blocks.2"],
+        target_codes=(tokens["blocks.3"] - shifts["blocks.3"])[:, :8], target_shift=shifts["blocks.3"],
+    )  # fmt: skip
+    assert edges.steps is not None
+    assert edges.steps.tolist() == [16] * 8
+    assert float(edges.completeness_error.detach().max()) <= 1e-3
 
 
 def test_mistakes_are_named(net: Small) -> None:

@@ -7,7 +7,7 @@ from ierf.cli.cafe import cafe
 from ierf.cli.concepts import concepts
 from ierf.cli.evaluate import evaluate, truth
 from ierf.cli.evaluate_concepts import cafe as evaluate_cafe
-from ierf.cli.evaluate_concepts import concept_fidelity, concept_stability, extractors, interlayer
+from ierf.cli.evaluate_concepts import concept_fidelity, concept_stability, extractors, graphs, interlayer
 from ierf.cli.explain import demo, explain
 from ierf.cli.graph import attack, graph
 from ierf.cli.models import check, models, serve
@@ -28,6 +28,7 @@ evaluate.command()(extractors)
 evaluate.command()(concept_stability)
 evaluate.command()(concept_fidelity)
 evaluate.command()(interlayer)
+evaluate.command()(graphs)
 evaluate.command()(truth)
 evaluate.command("cafe")(evaluate_cafe)
 main.add_typer(bench, name="bench")

@@ -27,6 +27,9 @@ from ierf.experiments.concept_fidelity import concept_fidelity as run_fidelity
 from ierf.experiments.extractors import DICTIONARY_LIMIT, FitSettings, all_fitted, parse_recipes
 from ierf.experiments.extractors import concept_stability as run_stability
 from ierf.experiments.extractors import extractors as run_extractors
+from ierf.experiments.graphs import GraphSettings
+from ierf.experiments.graphs import graphs as run_graphs
+from ierf.experiments.graphs import tables as graph_tables
 from ierf.experiments.interlayer import SCORES, InterlayerSettings, pairs_of
 from ierf.experiments.interlayer import interlayer as run_interlayer
 from ierf.files import write
@@ -232,6 +235,42 @@ def interlayer(
     pairs = {name: name for name in pairs_of(chosen)}
     show_all(areas(found, pairs, found.title), out)
     _write_curves(found, pairs, "largest cosine" if score == "icat" else "largest projection", out, "curves")
+
+
+def graphs(
+    data: Data,
+    bank: Annotated[str, typer.Option("--bank", "-b", metavar="DIR|hf:OWNER/NAME", help="The concepts.")],
+    model: Model = DEFAULT_MODEL,
+    layers: Layers = None,
+    budget: Annotated[int, typer.Option(min=1, help="Groups of a layer, and about as many concepts.")] = (
+        GraphSettings.budget
+    ),
+    steps: Annotated[int, typer.Option(min=1, help="Of integrated gradients.")] = GraphSettings.steps,
+    most_steps: Annotated[int, typer.Option(min=1, help="Where they do not add up.")] = GraphSettings.most_steps,
+    pictures: Annotated[bool, typer.Option(help="Graphs are timed with pictures, too.")] = False,
+    limit: Limit = 50,
+    seed: Seed = 0,
+    device: Device = "cpu",
+    out: Folder = Path("ierf-graphs"),
+) -> None:
+    """Graphs of groups beside those of single concepts: do they hold the score, and do their claims come true?
+
+    For each photograph and its two most probable classes: the flow that is followed from the classes down, and what
+    residuals take of it; claims against what the classes lose when a node is taken out; how exactly parts add up; cost.
+
+    Examples:
+
+        ierf evaluate graphs --data photos/ --bank bank/
+
+        ierf evaluate graphs --model bundled:vit-tiny --data val.parquet --bank vit_bank --budget 7 --limit 20
+    """
+    settings = GraphSettings(budget, steps, most_steps, pictures, seed)
+    concepts, vision_model, photos = ConceptBank.load(bank), load(model, device), open_data(data)
+    chosen = names_of(layers) or list(concepts.layers)
+    check_out(out)
+    with measuring() as progress:
+        found = run_graphs(vision_model, concepts, photos, out, settings, layers=chosen, limit=limit, progress=progress)
+    show_all(graph_tables(found, chosen), out)
 
 
 def _write_curves(found: Results, prefixes: dict[str, str], height: str, out: Path, name: str) -> None:

@@ -9,11 +9,12 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from ierf.concepts import choose_lam, lasso, make_extractor
+from ierf.concepts import BisectingSphericalKMeans, ConceptTree, choose_lam, lasso
 from ierf.errors import IerfError
 from ierf.experiments.journal import Journal, Values, model_fingerprint, run_over, takes_track
 from ierf.experiments.results import Better, Results, as_values, spearman
 from ierf.experiments.truth.concepts import ConceptSettings, Sample, average_precisions, sampled
+from ierf.experiments.truth.groups import BUDGET, GROUPS, Grouping, group_edges, refitted
 from ierf.experiments.truth.scenes import Known, as_mask, check_classes, grid_of, scene_inputs
 from ierf.graph import Alignment, Edges, icat
 from ierf.model import Section, VisionModel, capture, evaluating, patched, shift_of
@@ -70,6 +71,7 @@ class Vocabulary:
     parts: Int[Tensor, " K"]
     meanings: Int[Tensor, " K"]
     """The same of parts, primitives and classes, their number in `MEANINGS`."""
+    grouping: Grouping | None = None
 
     def codes(self, pfvs: Float[Tensor, "P C"]) -> Float[Tensor, "P K"]:
         """The Lasso's."""
@@ -90,6 +92,8 @@ def truth_edges(
 ) -> Results:
     """The scores of each attribution on scenes that were not trained on; concepts are those of bisecting k-means.
 
+    One more row has groups of concepts, as a graph of groups has them. A group stands for the part that the sum of its
+    active members' refitted coefficients finds best in scenes that were trained on, if as well as a concept must.
     `truth-edges-LAYER.jsonl` in `out` keeps what is finished.
 
     Args:
@@ -101,7 +105,7 @@ def truth_edges(
     check_classes(model)
     settings, data = settings or ConceptSettings(), Scenes(scenes, HELD_OUT)
     file = out / f"truth-edges-{layer}.jsonl"
-    journal = journal_of(file, "truth-edges", model, data, methods, settings, seed, layer=layer)
+    journal = journal_of(file, "truth-edges", model, data, methods, settings, seed, layer=layer, groups=BUDGET)
     words = vocabulary(model, layer, settings, seed)
 
     def measure(known: Known) -> Values | None:
@@ -161,7 +165,7 @@ def vocabulary(model: VisionModel, layer: str, settings: ConceptSettings, seed: 
     """The concepts of a layer, found in scenes that were trained on. Raises `IerfError` if none stands for a part."""
     data = Scenes(settings.scenes)
     known = sampled(model, data, layer, seed)
-    extractor = make_extractor("bisecting", settings.n_concepts, seed, shift_of(model, layer)).fit(known.pfvs)
+    extractor = BisectingSphericalKMeans(settings.n_concepts, seed, shift_of(model, layer)).fit(known.pfvs)
     atoms, shift = extractor.components_, extractor.shift_
     lam = choose_lam(known.pfvs[:512] - shift, atoms, settings.l0_ratio)
     codes = lasso(known.pfvs - shift, atoms, lam).codes
@@ -169,7 +173,9 @@ def vocabulary(model: VisionModel, layer: str, settings: ConceptSettings, seed: 
     parts, meanings = (_best(some) for some in (precisions[:, : len(PARTS)], precisions))
     if not (parts >= 0).any():
         raise IerfError(f"no concept of {layer!r} stands for a part of the scenes; take a later layer or more concepts")
-    return Vocabulary(atoms.to(model.device), shift.to(model.device), lam, parts, meanings)
+    tree = ConceptTree(extractor.parents_, extractor.sizes_, extractor.leaves_)
+    grouping = Grouping(tree, refitted(known.pfvs - shift, atoms, lam), meanings_of(known, data)[:, : len(PARTS)])
+    return Vocabulary(atoms.to(model.device), shift.to(model.device), lam, parts, meanings, grouping)
 
 
 def _best(precisions: Float[Tensor, "K G"]) -> Int[Tensor, " K"]:
@@ -225,6 +231,8 @@ def _measured(
             method=method,
         )
         rows[method] = as_values(_scores(edges, words, classes, scene.label, touched, drops))
+    if words.grouping is not None:
+        rows[GROUPS] = as_values(_scores_of_groups(model, known, layer, captured.pfvs[0], words, touched, drops))
     return rows
 
 
@@ -267,8 +275,35 @@ def _scores(
     if edges.method not in WHOLE:
         at = edges.by_position[:, classes.index(list(CLASSES)[label])].detach().sum(0).cpu()
         found |= {name: spearman(touched.to(at) @ at, fall) for name, fall in drops.items()}
+    return found | _of_pairs(scores, truth)
+
+
+def _scores_of_groups(
+    model: VisionModel,
+    known: Known,
+    layer: str,
+    pfvs: Float[Tensor, "P C"],
+    words: Vocabulary,
+    touched: Bool[Tensor, "n P"],
+    drops: Mapping[str, Float[Tensor, " n"]],
+) -> dict[str, float]:
+    classes = [name for name in CLASSES if name != NOTHING]
+    numbers = [list(CLASSES).index(name) for name in classes]
+    assert words.grouping is not None
+    edges = group_edges(model, known.x, layer, pfvs, words.grouping, words.atoms, words.shift, words.lam, numbers)
+    parts = _best(words.grouping.precisions(edges.members))
+    told = parts >= 0
+    scores, truth = edges.values[told].flatten(), planted(parts[told], classes).flatten()
+    at = edges.by_position[numbers.index(known.scene.label)]
+    found = {name: spearman(touched.to(at) @ at, fall) for name, fall in drops.items()}
+    return found | _of_pairs(scores, truth)
+
+
+def _of_pairs(scores: Float[Tensor, " N"], truth: Bool[Tensor, " N"]) -> dict[str, float]:
+    if not len(scores):
+        return {"edges, AUC": torch.nan, "edges, precision": torch.nan}
     precision = float(average_precisions(scores[:, None], truth[:, None])[0, 0])
-    return found | {"edges, AUC": area_under_curve(scores, truth), "edges, precision": precision}
+    return {"edges, AUC": area_under_curve(scores, truth), "edges, precision": precision}
 
 
 TARGETS = 8

@@ -5,6 +5,7 @@ from typing import Literal, get_args
 
 import torch
 from jaxtyping import Float
+from numpy.polynomial.legendre import leggauss
 from torch import Tensor
 
 from ierf.errors import IerfError, UnknownNameError
@@ -15,7 +16,7 @@ IntegralRule = Literal["secants", "midpoints", "graded"]
 """How the integral is taken."""
 
 THIRDS = 3
-_GRADE = log(1e6)
+_GRADE = log(1e3)
 
 _FLAT = 1e-3
 """A score that changes by no more than this share of it from no concepts to all is looked at closer."""
@@ -39,10 +40,11 @@ def integrated_gradients(
 
     Args:
         rule: "midpoints" takes gradients in the middle of each step. They jump where a ReLU opens, and the error
-            falls with 1 / steps. "graded" makes steps the smaller the nearer they are to no concepts, as layer-norms
-            need. "secants" gives every activation function its mean slope over the step, as DeepLIFT does over the
-            whole way: the error falls with 1 / steps², and attributions add up whatever it is. None: secants where
-            only affine operations, activation functions and max-pooling lie between, else graded.
+            falls with 1 / steps. "graded" has Gauss–Legendre points that lie the closer the nearer they are to no
+            concepts, as layer-norms need: the error falls exponentially where all is smooth. "secants" gives every
+            activation function its mean slope over the step, as DeepLIFT does over the whole way: the error falls with
+            1 / steps², and attributions add up whatever it is. None: secants where only affine operations, activation
+            functions and max-pooling lie between, else graded.
 
     Raises an `IerfError` for no step, for another rule, and for scores that have no integral (`check_scale`).
     """
@@ -56,18 +58,12 @@ def integrated_gradients(
     check_scale(x, objective, (start, end))
     change, part = end - start, x.part
     slopes = part.new_zeros(len(end), *part.shape)
-    summed, total = torch.zeros_like(slopes), 0.0
     taken, targets = torch.zeros(end.shape, dtype=torch.long), list(range(len(end)))
     while targets:
         if rule == "secants":
             slopes[targets] = rescale_slopes(x, objective, way_from_nothing(steps, part.dtype), targets)
         else:
-            first = not int(taken[targets[0]])
-            new = midpoints(steps) if first else further_midpoints(steps // THIRDS)
-            alphas, weights = graded(new) if rule == "graded" else (new, torch.ones_like(new))
-            summed[targets] += gradients(x, objective, alphas, weights, targets)
-            total += float(weights.sum())
-            slopes[targets] = summed[targets] / total
+            slopes[targets] = gradients(x, objective, *_points(rule, steps, part.dtype), targets)
         taken[targets] = steps
         missed = ((slopes * part).flatten(1).sum(1) - change).abs() > tolerance * change.abs()
         steps *= THIRDS
@@ -83,18 +79,17 @@ def midpoints(steps: int) -> Float[Tensor, " S"]:
     return (torch.arange(steps, dtype=torch.float64) + 0.5) / steps
 
 
-def graded(way: Float[Tensor, " S"]) -> tuple[Float[Tensor, " S"], Float[Tensor, " S"]]:
-    """`α = (e^{κs} − 1) / (e^κ − 1)` for points s, which makes steps near 0 a millionth of those at 1, and `dα/ds`.
+def graded(steps: int) -> tuple[Float[Tensor, " S"], Float[Tensor, " S"]]:
+    """Gauss–Legendre points s of `α = (e^{κs} − 1) / (e^κ − 1)`, κ = log 1000, and weights times `dα/ds`, in sum 1.
 
-    A layer-norm undoes the scale of what enters it, so that a score changes as soon as α leaves 0.
+    A layer-norm undoes the scale of what enters it. Without a shift a score changes as `α / √(α² + w²)` does, with
+    `w = √ε / σ` for a standard deviation σ of what enters: 1e-3 and less. 16 points in α miss that by 0.9, these by
+    3e-6, and 48 of them reach `w = 1e-4`. Where a shift keeps σ up on all the way, points in α would do as well.
     """
-    return (way * _GRADE).expm1() / expm1(_GRADE), _GRADE * (way * _GRADE).exp() / expm1(_GRADE)
-
-
-def further_midpoints(steps: int) -> Float[Tensor, " 2S"]:
-    """The midpoints of a third of the step that are not among those of the whole step."""
-    finer = midpoints(THIRDS * steps)
-    return finer[torch.arange(THIRDS * steps) % THIRDS != 1]
+    points, plain = leggauss(steps)
+    s = torch.from_numpy((points + 1) / 2)
+    weights = torch.from_numpy(plain) * (_GRADE * s).exp()
+    return (_GRADE * s).expm1() / expm1(_GRADE), weights / weights.sum()
 
 
 def way_from_nothing(steps: int, dtype: torch.dtype) -> Float[Tensor, " S+1"]:
@@ -102,6 +97,15 @@ def way_from_nothing(steps: int, dtype: torch.dtype) -> Float[Tensor, " S+1"]:
     way = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
     way[0] = torch.finfo(dtype).eps
     return way
+
+
+def _points(rule: IntegralRule, steps: int, dtype: torch.dtype) -> tuple[Float[Tensor, " S"], Float[Tensor, " S"]]:
+    """Points and weights; graded ones lie behind 0⁺, where `LayerObjective.ends` begins: layer-norms tell it from 0."""
+    if rule == "midpoints":
+        return midpoints(steps), torch.full((steps,), 1 / steps, dtype=torch.float64)
+    start = torch.finfo(dtype).eps
+    alphas, weights = graded(steps)
+    return start + (1 - start) * alphas, weights
 
 
 class ScaleInvarianceError(IerfError):
