@@ -8,7 +8,7 @@ from PIL import Image
 from support.transformers import TinyTransformer
 
 import ierf
-from ierf.concepts.bank_pictures import SIDE
+from ierf.concepts.bank import SIDE
 from ierf.model import Preprocess
 from ierf.store import PFVStore
 

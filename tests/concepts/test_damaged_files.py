@@ -13,7 +13,7 @@ from support.banks import small_model, small_store
 from support.damage import silent
 
 from ierf.concepts import ConceptBank
-from ierf.concepts.bank_pictures import read_pictures
+from ierf.concepts.bank import read_pictures
 from ierf.concepts.sae import SAE
 from ierf.errors import IerfError
 from ierf.store import PFVStore

@@ -5,9 +5,18 @@ import torch
 from torch import Tensor
 
 from ierf.concepts.sae import SAE
-from ierf.concepts.sae.losses import auxk, l1, mean_squared_error, nested, unexplained, variance, weighted_l1
+from ierf.concepts.sae.losses import (
+    SparseCodes,
+    auxk,
+    encoded,
+    l1,
+    mean_squared_error,
+    nested,
+    unexplained,
+    variance,
+    weighted_l1,
+)
 from ierf.concepts.sae.rule import Stage, largest
-from ierf.concepts.sae.sparse_codes import SparseCodes, encoded
 from ierf.concepts.sae.variants import jump_relu, steps_above
 
 X = torch.tensor([[1.0, 2.0], [3.0, -2.0]], dtype=torch.float64)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ierf.concepts.sae import SAE, InMemory, Training, train
-from ierf.concepts.sae.shuffle_buffer import Rows
+from ierf.concepts.sae.sources import Rows
 from ierf.concepts.sae.training import Run
 from ierf.errors import IerfError
 

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import pytest
 import torch
 
-from ierf.concepts.sae.shuffle_buffer import Position, Rows, mixed
+from ierf.concepts.sae.sources import Position, Rows, mixed
 
 SIZES = (7, 1, 30, 0, 12, 50, 3, 41, 64, 2)
 

@@ -19,7 +19,7 @@ from ierf.graph import (
     left_out,
     select_nodes,
 )
-from ierf.graph.building.significance import p_values, random_concepts
+from ierf.graph.building.layer_edges import p_values, random_concepts
 from ierf.model import VisionModel, capture
 
 ALL = {"top": CHANNELS, "shared": CHANNELS, "keep": 1.0, "pictures": False}

@@ -11,7 +11,7 @@ from torch.nn.functional import normalize
 from ierf.concepts import ConceptTree, lasso, refit
 from ierf.errors import IerfError
 from ierf.graph import ConceptGraph, compare_photographs, diagnose, intervene, stability
-from ierf.graph.building.significance import alike, drawn_values, random_groups
+from ierf.graph.building.layer_edges import alike, drawn_values, random_groups
 from ierf.graph.building.tree_cut import cut_tree
 
 PLAIN: dict[str, Any] = {"nodes": "groups", "pictures": False, "draws": 0}

@@ -1,8 +1,7 @@
 """Concepts: directions in a layer's PFVs, how to find them and how to write PFVs with them."""
 
-from ierf.concepts.bank import ConceptBank
+from ierf.concepts.bank import ConceptBank, crops, webp
 from ierf.concepts.bank_fitting import L0_RATIO, PER_CHANNEL, concept_count, usual_shift
-from ierf.concepts.bank_pictures import crops, webp
 from ierf.concepts.codes import Codes, LassoCodes
 from ierf.concepts.extractor import Extractor, Shift, shift_vector
 from ierf.concepts.extractors import EXTRACTORS, make_extractor

@@ -12,9 +12,8 @@ from PIL import Image
 
 from ierf.attribution import Ledger
 from ierf.files import write
-from ierf.report.components import bars, data_uri, document, figure, image
+from ierf.report.components import Figure, Figures, bars, data_uri, document, figure, figures, image
 from ierf.report.explain import Explanation, Prediction
-from ierf.report.figures import Figure, Figures, figures
 from ierf.report.pictures import on_grid, overlay
 from ierf.report.text import HOW_TO_READ, as_call, as_command, ledger_sentence, method_sentence, percent, signed
 

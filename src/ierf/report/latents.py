@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 
 from ierf.cafe import Example, IndexedLayer, LatentIndex, LatentLayer, ierfs, nonlocality, on_grid
-from ierf.concepts.bank_pictures import webp
+from ierf.concepts.bank import webp
 from ierf.errors import IerfError
 from ierf.files import write
 from ierf.report import components

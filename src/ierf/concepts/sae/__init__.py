@@ -1,8 +1,7 @@
 """Sparse autoencoders (arXiv 2605.00474, Eq. 8–9): kinds, training, files."""
 
 from ierf.concepts.sae.sae import SAE, saved_autoencoders, trained_values
-from ierf.concepts.sae.shuffle_buffer import Position, mixed
-from ierf.concepts.sae.sources import FromModel, FromStore, InMemory, Source
+from ierf.concepts.sae.sources import FromModel, FromStore, InMemory, Position, Source, mixed
 from ierf.concepts.sae.training import CHECKPOINT, Metrics, Run, Training, train
 
 __all__ = [

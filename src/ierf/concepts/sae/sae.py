@@ -11,8 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ierf.concepts.extractor import Estimator, Shift, Vectors, as_vectors, describe_shift, shift_vector
-from ierf.concepts.sae.foreign import load_foreign, understood
-from ierf.concepts.sae.foreign_parts import Foreign
+from ierf.concepts.sae.foreign import Foreign, load_foreign, understood
 from ierf.concepts.sae.losses import total
 from ierf.concepts.sae.rule import ALL, Objective, Rule, Stage, Weights
 from ierf.concepts.sae.saving import CONFIG, WEIGHTS, fitting, is_saved, read_config, read_state, save

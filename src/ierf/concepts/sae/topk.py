@@ -10,9 +10,8 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from ierf.concepts.sae.losses import auxk, gathered, nested, ranks, unexplained
+from ierf.concepts.sae.losses import SparseCodes, auxk, encoded, gathered, nested, ranks, unexplained
 from ierf.concepts.sae.rule import ALL, Objective, Rule, Stage, Weights, best, largest
-from ierf.concepts.sae.sparse_codes import SparseCodes, encoded
 from ierf.errors import IerfError
 
 _MEMORY = 0.99

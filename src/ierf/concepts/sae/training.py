@@ -17,8 +17,7 @@ from torch import Tensor, distributed, nn
 
 from ierf.concepts.sae.losses import add_up, ranks, samples, total, unexplained
 from ierf.concepts.sae.rule import Objective, Stage
-from ierf.concepts.sae.shuffle_buffer import Position, mixed
-from ierf.concepts.sae.sources import Source
+from ierf.concepts.sae.sources import Position, Source, mixed
 from ierf.deprecated import renamed
 from ierf.errors import IerfError, UnknownNameError
 from ierf.progress import Progress

@@ -10,7 +10,7 @@ from ierf.errors import IerfError, UnknownNameError
 from ierf.graph.building.encoding import EncodedLayers, Photographs, encode, open_photographs, patches_only
 from ierf.graph.building.group_graph import GroupSettings, group_graphs
 from ierf.graph.building.layer_attribution import Attributor, EncodedPhotograph, importances
-from ierf.graph.building.layer_edges import layer_edges
+from ierf.graph.building.layer_edges import layer_edges, random_concepts
 from ierf.graph.building.nodes import (
     NodeSelection,
     class_nodes,
@@ -19,7 +19,6 @@ from ierf.graph.building.nodes import (
     select_nodes,
     with_pictures,
 )
-from ierf.graph.building.significance import random_concepts
 from ierf.graph.concept_graph import (
     BUDGET,
     DRAWS,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ierf.graph.building.encoding import EncodedLayer
 from ierf.graph.building.layer_attribution import Attributor, EncodedPhotograph
-from ierf.graph.building.significance import drawn_values, p_values_of_groups, random_groups
+from ierf.graph.building.layer_edges import drawn_values, p_values_of_groups, random_groups
 from ierf.graph.building.tree_cut import TreeCut, cut_tree, membership
 from ierf.graph.influence.layer_objective import Attribution, LayerObjective
 from ierf.graph.influence.scores import GroupAlignment, Logits, Relay, Score, Together

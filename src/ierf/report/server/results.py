@@ -11,8 +11,8 @@ from torch import Tensor
 from ierf.attribution.attribute import RULES
 from ierf.attribution.targets import PFV
 from ierf.errors import IerfError
+from ierf.report.components import Figure, figures
 from ierf.report.explain import Explanation, Prediction, explain
-from ierf.report.figures import Figure, figures
 from ierf.report.server.jobs import File, JobProgress, Result, Work
 from ierf.report.server.schemas import GraphRequest, IerfRequest, InterventionRequest, MapsRequest
 from ierf.report.server.served_model import ServedModel
