@@ -110,8 +110,8 @@ class ConceptGraph:
         `AT(g) = Σ_{k∈g} Σ_p AT(u_pk)`, and as a target a group is `S(g) = Σ_i ⟨X̃_i / ‖X̃_i‖, Σ_{t∈g} u_it v_t / ‖v_t‖⟩`.
         What is scaled from 0 to 1 is X without its shift, concepts and residual, so that the way ends at the network's
         own scores; a class's logit is handed down from layer to layer as its slopes. Codes are refitted
-        (`ierf.concepts.refit`). The graph opens and closes (`opened`, `closed`, `cut`) down to twice the budget. Of a
-        single photograph, a residual that holds a tenth of the flow opens into its own principal directions.
+        (`ierf.concepts.refit`). The graph opens and closes (`opened`, `closed`, `cut`) down to half as many groups
+        again. Of a single photograph, a residual that holds a tenth of the flow opens into its own principal directions.
 
         **Concepts**, the paper's form, are in each layer the `top` ones of each class and the `shared` ones by
         `Σ_p AT(u_pq, logit_c)`, and the residual; the others are left out. What is scaled is X̂ without its shift.
@@ -270,10 +270,10 @@ class ConceptGraph:
 
     def _showing(self, shown: Sequence[str], budget: int | None = None) -> "ConceptGraph":
         """The same graph of other nodes of its hierarchy, without pruning."""
-        hierarchy, settings = self._hierarchy, dict(self.settings)
+        hierarchy, settings, drawn = self._hierarchy, dict(self.settings), set(shown)
         if budget is not None:
             settings["budget"] = budget
-        inner = [hierarchy.by_id[name] for name in shown]
+        inner = [node for node in hierarchy.nodes if node.id in drawn]
         rows = [
             node
             for layer in reversed(self.layers)

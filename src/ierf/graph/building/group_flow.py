@@ -9,6 +9,7 @@ classes, so that a graph costs its pairs of layers, whatever the depth.
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from math import ceil
 from typing import Protocol
 
 import torch
@@ -29,7 +30,7 @@ OPENS = 0.1
 TESTED = 16
 """Photographs, the first of several, on which edges are tested against random groups."""
 _MOST_SCALED = 4
-FINER = 2
+FINER = 1.5
 """The file holds the cut into so many times the budget, to be opened on the page."""
 
 
@@ -262,7 +263,7 @@ class GroupFlow:
         if not len(active):
             return None
         relevance = torch.cat([m.values[:count, -classes:].T for m in means])
-        return cut_tree(concepts.hierarchy, active, relevance, FINER * self.budget)
+        return cut_tree(concepts.hierarchy, active, relevance, ceil(FINER * self.budget))
 
     def _row(
         self,
