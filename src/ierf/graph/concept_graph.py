@@ -111,7 +111,7 @@ class ConceptGraph:
         What is scaled from 0 to 1 is X without its shift, concepts and residual, so that the way ends at the network's
         own scores; a class's logit is handed down from layer to layer as its slopes. Codes are refitted
         (`ierf.concepts.refit`). The graph opens and closes (`opened`, `closed`, `cut`) down to half as many groups
-        again. Of a single photograph, a residual that holds a tenth of the flow opens into its own principal directions.
+        again. Of one photograph, a residual that holds a tenth of the flow opens into its own principal directions.
 
         **Concepts**, the paper's form, are in each layer the `top` ones of each class and the `shared` ones by
         `Σ_p AT(u_pq, logit_c)`, and the residual; the others are left out. What is scaled is X̂ without its shift.
