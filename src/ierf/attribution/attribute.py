@@ -13,12 +13,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from ierf.attribution.attnlrp import AttnLRPPass, attnlrp, cp_lrp, lrp_zplus
 from ierf.attribution.cam import ablationcam, gradcam, gradcam_pp, layercam, scorecam, xgradcam
 from ierf.attribution.fullgrad import fullgrad
 from ierf.attribution.gradients import gradient, gradient_x_input, guided_backprop, smoothgrad
 from ierf.attribution.integrated_gradients import integrated_gradients
 from ierf.attribution.kernel_shap import kernel_shap
-from ierf.attribution.lrp import AttnLRPPass, attnlrp, cp_lrp, lrp_zplus
 from ierf.attribution.model_context import as_batch, not_finite, running
 from ierf.attribution.objective import only_pixels
 from ierf.attribution.recorded import Rules
