@@ -119,6 +119,17 @@ def test_groups_and_residual_add_up_to_the_networks_own_scores(refitted: bool) -
         assert rows.sum(0).tolist() == pytest.approx(change[[0, 2]].tolist(), rel=1e-4)
 
 
+def test_positions_without_any_residual_are_no_trouble() -> None:
+    """A PFV that is the shift itself has no code and nothing left over."""
+    of, x = loose(), photograph()
+    pfvs = Linear(gate=True).double()(x, "b")[0].flatten(1).T.detach()
+    same = SmallBank({"a": of.layer("a"), "b": replace(of.layer("b"), shift=pfvs[0])})
+    graph = built(same, x)
+    assert graph.hierarchy is not None
+    assert all(torch.tensor(pair.values).isfinite().all() for pair in graph.hierarchy.pairs)
+    assert graph.accounts[0].completeness_error < 1e-3
+
+
 def test_importances_in_a_linear_network_are_coefficients_times_weights() -> None:
     x, net, of = photograph(), Linear().double(), bank()
     graph = ConceptGraph.build(model(), of, x, [0, 2], budget=9, **PLAIN)

@@ -15,6 +15,7 @@ from typing import Protocol
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from ierf.graph.building.encoding import EncodedLayer
 from ierf.graph.building.layer_attribution import Attributor, EncodedPhotograph
@@ -79,8 +80,7 @@ class Groups:
     def directions(self, of_layer: EncodedLayer) -> Float[Tensor, "F P C"]:
         """`Σ_{k∈g} u_pk v_k / ‖v_k‖`, what a group is as a target."""
         x = of_layer.whole
-        unit = x.atoms / x.atoms.norm(dim=1, keepdim=True)
-        found: Tensor = (self._membership(x.active).to(x.codes)[:, None] * x.codes) @ unit
+        found: Tensor = (self._membership(x.active).to(x.codes)[:, None] * x.codes) @ normalize(x.atoms, dim=1)
         return found
 
     def summed(self, of_concepts: Float[Tensor, "K T"]) -> Float[Tensor, "F T"]:
@@ -245,7 +245,7 @@ class GroupFlow:
             prefix_lengths=_double(x.spread(along[: here.concepts.prefix_tokens or 0].sum(0))),
             coefficients=_double(x.spread(x.codes.sum(0))),
             logits=_double(with_concepts),
-            held=_double(handed / change),
+            held=_double(torch.where(change != 0, handed / change, 1)),
             used=_double(x.spread(torch.ones_like(x.codes[0]))),
             active=float(len(made.active)),
             l0=here.l0,
