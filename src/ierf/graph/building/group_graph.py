@@ -90,7 +90,7 @@ def _graph(
     layers = tuple(reversed(work.layers))
     below = {layer: rows[lower] for layer, lower in pairwise(layers)}
     nodes = {layer: list(_nodes(layer, rows[layer], below.get(layer))) for layer in layers}
-    residuals = [_residual(layer, rows[layer], single[1][layer] if single else None) for layer in layers]
+    residuals = [_residual(layer, rows[layer], single[1][layer] if single and pictures else None) for layer in layers]
     targets = [classes, *(nodes[layer] for layer in layers)]
     pairs = [
         _pair(layer, rows[layer], nodes[layer], above, single[1][layer] if single else None)
