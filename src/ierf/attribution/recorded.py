@@ -13,8 +13,7 @@ from ierf.attribution.model_context import running
 from ierf.attribution.token_grid import TokenGrid, token_grid
 from ierf.axes import RESHAPES
 from ierf.errors import IerfError, UnknownNameError
-from ierf.model import VisionModel
-from ierf.model.vision_model import Outputs
+from ierf.model import Outputs, VisionModel
 from ierf.operations import ACTIVATIONS, CONVOLUTIONS, TRANSPOSED
 from ierf.rules import AttnLRPRules, Backward, SRDRules, Tape, as_cotangent, as_relevance, injected, record
 

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from ierf.attribution.targets import PFV, Channel, Direction, Latent, Logit, LogitFunction, Position, Relevance, Target
 from ierf.attribution.token_grid import TokenGrid
 from ierf.errors import IerfError
-from ierf.model.vision_model import Outputs
+from ierf.model import Outputs
 
 LayerTarget = Channel | PFV | Direction | Latent | Relevance
 

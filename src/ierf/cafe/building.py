@@ -18,9 +18,7 @@ from ierf.cafe.top_examples import TopExamples, max_activations
 from ierf.concepts.sae import SAE
 from ierf.deprecated import renamed
 from ierf.errors import IerfError
-from ierf.model import Captured, VisionModel, capture, evaluating, logits_of
-from ierf.model.following import Values
-from ierf.model.images import ImageLike
+from ierf.model import Captured, ImageLike, Values, VisionModel, capture, evaluating, logits_of
 from ierf.progress import Progress
 from ierf.store import Dtype, First, Images, only_writer, open_images, read_ahead, weights_hash, write, write_json
 

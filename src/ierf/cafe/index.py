@@ -15,7 +15,7 @@ from torch import Tensor
 from ierf.cafe.latents import Kind
 from ierf.cafe.top_examples import TopExamples
 from ierf.errors import IerfError, UnknownNameError
-from ierf.model.following import Values
+from ierf.model import Values
 from ierf.store import read_json
 from ierf.typed import FieldError, typed
 

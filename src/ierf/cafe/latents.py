@@ -10,12 +10,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn import functional as F
 
-from ierf.attribution import attribute, patch_grid, targets
-from ierf.attribution.token_grid import TokenGrid
+from ierf.attribution import TokenGrid, attribute, patch_grid, targets
 from ierf.concepts.sae import SAE
 from ierf.errors import IerfError, UnknownNameError
-from ierf.model import VisionModel, capture
-from ierf.model.following import Site, Values
+from ierf.model import Values, VisionModel, capture
+from ierf.model.following import Site
 from ierf.store import weights_hash
 
 Kind = Literal["patch", "class"]

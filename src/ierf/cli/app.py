@@ -27,7 +27,7 @@ from typer.core import TyperGroup
 
 from ierf.errors import IerfError, UnknownNameError
 from ierf.files import write
-from ierf.model.vision_model import usable_device
+from ierf.model import usable_device
 from ierf.progress import Progress
 
 DEFAULT_MODEL = "bundled:resnet18-tiny"

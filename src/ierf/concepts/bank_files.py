@@ -17,7 +17,7 @@ from ierf.concepts.layer_concepts import ClassShares, LayerConcepts, ShiftFrom
 from ierf.concepts.tree import ConceptTree, TreeBy
 from ierf.errors import IerfError
 from ierf.extras import extra, hub
-from ierf.model.following import Values
+from ierf.model import Values
 from ierf.store import WRITER, ModelRecord, PFVStore, check_names, differences, explained, read_json, write, write_json
 from ierf.typed import FieldError, parsed, typed
 

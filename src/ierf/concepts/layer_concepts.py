@@ -18,7 +18,7 @@ from ierf.concepts.sparse_coding import lasso
 from ierf.concepts.tree import ConceptTree, cluster
 from ierf.errors import IerfError
 from ierf.extras import extra
-from ierf.model.following import Values
+from ierf.model import Values
 
 ShiftFrom = Literal["batch-norm", "zero", "mean", "extractor"]
 """Where a shift comes from: μ_BN; nothing to subtract; the mean PFV of the store; the extractor's own."""

@@ -21,7 +21,7 @@ from ierf.experiments.journal import Journal, Values, model_fingerprint, run_ove
 from ierf.experiments.results import Better, Results, as_values, figure_class, png
 from ierf.graph import METHODS, LayerObjective, Probabilities, Reconstruction, area
 from ierf.model import Section, VisionModel, capture, evaluating
-from ierf.model.following import Values as PFVValues
+from ierf.model import Values as PFVValues
 from ierf.progress import Progress
 
 GRID = 33

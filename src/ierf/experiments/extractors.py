@@ -37,7 +37,7 @@ from ierf.deprecated import by_present_names
 from ierf.errors import IerfError, UnknownNameError
 from ierf.experiments.journal import Journal, Values, run_over, takes_track
 from ierf.experiments.results import Better, Results, as_values
-from ierf.model.following import Values as PFVValues
+from ierf.model import Values as PFVValues
 from ierf.progress import Progress
 from ierf.store import PFVStore, StoredLayer, only_writer, write
 

@@ -12,13 +12,11 @@ from PIL import Image
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ierf.attribution.token_grid import TokenGrid
+from ierf.attribution import TokenGrid
 from ierf.concepts.sae import SAE
 from ierf.errors import IerfError
 from ierf.experiments.journal import takes_track
-from ierf.model import VisionModel, as_vision_model, capture, patched
-from ierf.model.following import Values
-from ierf.model.images import ImageLike
+from ierf.model import ImageLike, Values, VisionModel, as_vision_model, capture, patched
 from ierf.progress import Progress
 from ierf.store import First, Images, contact_sheet, open_images
 from ierf.store.pictures import part

@@ -1,6 +1,6 @@
 """Explanations for people: pictures, and reports that open in a browser."""
 
-from ierf.attribution.one_pass import RESOLUTIONS, PFVField
+from ierf.attribution import RESOLUTIONS, PFVField
 from ierf.report.explain import Explanation, Prediction, explain
 from ierf.report.html import Card, card, distinct_stems, save_index
 from ierf.report.pictures import cells, on_grid, overlay, spotlight

@@ -16,7 +16,7 @@ from string import Template
 from PIL import Image
 from torch import Tensor
 
-from ierf.attribution.one_pass import PFVField
+from ierf.attribution import PFVField
 from ierf.report.explain import Explanation, Prediction
 from ierf.report.pictures import Size, cells, display_sigma, on_grid, overlay, spotlight, with_inset
 from ierf.report.text import signed, slug

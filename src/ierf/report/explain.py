@@ -11,13 +11,20 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor, nn
 
-from ierf.attribution import Ledger, attribute
-from ierf.attribution.attribute import METHODS, RULES, checked_options, usual_method
-from ierf.attribution.one_pass import PFVField, only, told_by_one_pass
+from ierf.attribution import (
+    METHODS,
+    RULES,
+    Ledger,
+    PFVField,
+    attribute,
+    checked_options,
+    only,
+    told_by_one_pass,
+    usual_method,
+)
 from ierf.attribution.targets import PFV
 from ierf.errors import IerfError, UnknownNameError
-from ierf.model import VisionModel, as_vision_model, evaluating
-from ierf.model.images import ImageLike, as_image, as_input
+from ierf.model import ImageLike, VisionModel, as_image, as_input, as_vision_model, evaluating
 
 
 class Prediction(NamedTuple):

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from ierf.attribution.token_grid import TokenGrid
+from ierf.attribution import TokenGrid
 from ierf.errors import IerfError
 
 WARM = ((1.0, 0.78, 0.25), (0.96, 0.42, 0.06), (0.72, 0.05, 0.10))

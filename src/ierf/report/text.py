@@ -5,8 +5,7 @@ import shlex
 import unicodedata
 from typing import Any
 
-from ierf.attribution import Ledger
-from ierf.attribution.one_pass import RESOLUTIONS
+from ierf.attribution import RESOLUTIONS, Ledger
 from ierf.report.explain import Explanation
 
 ROUNDING = 1e-4

@@ -12,10 +12,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from ierf.attribution.attribute import RelevancePass, relevance_pass, usual_method
-from ierf.attribution.receptive_fields import joint_fields
+from ierf.attribution import RelevancePass, TokenGrid, joint_fields, relevance_pass, usual_method
 from ierf.attribution.srd import SRDPass
-from ierf.attribution.token_grid import TokenGrid
 from ierf.errors import IerfError
 from ierf.model import VisionModel
 from ierf.model.forward import lowered

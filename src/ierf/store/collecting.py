@@ -14,8 +14,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from ierf.errors import IerfError
-from ierf.model import VisionModel, as_vision_model, shift_of
-from ierf.model.images import ImageLike
+from ierf.model import ImageLike, VisionModel, as_vision_model, shift_of
 from ierf.progress import Progress, of_two
 from ierf.store.batch_collection import Clock, Sample, Site, collect_batch, method_of, sites
 from ierf.store.files import (

@@ -15,8 +15,7 @@ from PIL import Image
 
 from ierf.errors import IerfError
 from ierf.extras import extra
-from ierf.model import find_images, read_image
-from ierf.model.images import ImageLike, as_image
+from ierf.model import ImageLike, as_image, find_images, read_image
 
 NO_LABEL = -1
 _GROUPS_HELD = 2

@@ -14,8 +14,7 @@ from PIL import Image
 
 from ierf.errors import IerfError
 from ierf.files import missing
-from ierf.model import Preprocess
-from ierf.model.images import ImageLike
+from ierf.model import ImageLike, Preprocess
 from ierf.store.arrays import StoredArray
 from ierf.store.files import checksum
 from ierf.store.image_sources import Folder, HubDataset, Listed, Parquet

@@ -13,8 +13,7 @@ from torch import Tensor
 
 from ierf.deprecated import by_present_names, renamed
 from ierf.errors import IerfError, UnknownNameError
-from ierf.model.following import Values
-from ierf.model.preprocess import Preprocess
+from ierf.model import Preprocess, Values
 from ierf.typed import FieldError, typed
 
 Sampling = Literal["relevance", "uniform", "all"]

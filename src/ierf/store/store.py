@@ -13,8 +13,7 @@ from torch import Tensor, nn
 
 from ierf.attribution import effective_receptive_fields
 from ierf.errors import IerfError
-from ierf.model import VisionModel, as_vision_model
-from ierf.model.images import ImageLike
+from ierf.model import ImageLike, VisionModel, as_vision_model
 from ierf.progress import Progress
 from ierf.store.arrays import Column, StoredArray
 from ierf.store.collecting import collect

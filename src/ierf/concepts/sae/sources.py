@@ -14,10 +14,7 @@ from torch import Tensor, nn
 
 from ierf.deprecated import renamed
 from ierf.errors import IerfError
-from ierf.model import VisionModel, as_vision_model
-from ierf.model.capture import capture
-from ierf.model.following import Values
-from ierf.model.images import ImageLike
+from ierf.model import ImageLike, Values, VisionModel, as_vision_model, capture
 from ierf.store import Dtype, First, PFVStore, Shard, check_dtype, open_images, read_ahead, weights_hash
 
 Rows = Mapping[str, Float[Tensor, "R C"]]

@@ -17,8 +17,7 @@ from ierf.experiments.truth.concepts import ConceptSettings, Sample, average_pre
 from ierf.experiments.truth.groups import BUDGET, GROUPS, Grouping, group_edges, refitted
 from ierf.experiments.truth.scenes import Known, as_mask, check_classes, grid_of, scene_inputs
 from ierf.graph import Alignment, Edges, icat
-from ierf.model import Section, VisionModel, capture, evaluating, patched, shift_of
-from ierf.model.capture import Captured
+from ierf.model import Captured, Section, VisionModel, capture, evaluating, patched, shift_of
 from ierf.progress import Progress
 from ierf.world import CLASSES, HELD_OUT, NOTHING, PARTS, Scene, Scenes, part_masks
 

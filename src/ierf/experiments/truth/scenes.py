@@ -9,10 +9,9 @@ from jaxtyping import Bool, Float
 from PIL import Image
 from torch import Tensor
 
-from ierf.attribution.token_grid import TokenGrid
+from ierf.attribution import TokenGrid
 from ierf.errors import IerfError
-from ierf.model import VisionModel
-from ierf.model.capture import Captured
+from ierf.model import Captured, VisionModel
 from ierf.world import CLASSES, NOTHING, Scene, render
 
 TRUTH = "removal from the picture"

@@ -19,8 +19,7 @@ from torch import Tensor, nn
 from ierf.errors import IerfError, UnknownNameError
 from ierf.files import write
 from ierf.graph.picture.drawing import png
-from ierf.model import Preprocess, VisionModel, as_vision_model, evaluating
-from ierf.model.images import ImageLike, as_image
+from ierf.model import ImageLike, Preprocess, VisionModel, as_image, as_vision_model, evaluating
 
 ATTACKS = ("fgsm", "pgd")
 EPSILON = 4.0

@@ -16,8 +16,7 @@ from ierf.graph.building.build import build, build_groups, important_concepts, k
 from ierf.graph.concept_graph import KEEP, SHARED, TOP, ConceptGraph, NodesName
 from ierf.graph.elements import Edge, Node
 from ierf.graph.picture.page import Finding, save_page
-from ierf.model import VisionModel, as_vision_model, evaluating
-from ierf.model.images import ImageLike
+from ierf.model import ImageLike, VisionModel, as_vision_model, evaluating
 
 if TYPE_CHECKING:
     from ierf.concepts import ConceptBank

@@ -16,8 +16,7 @@ from ierf.graph.building.build import build
 from ierf.graph.concept_graph import KEEP, ConceptGraph
 from ierf.graph.elements import Node
 from ierf.graph.picture.page import Finding, save_page
-from ierf.model import VisionModel, as_vision_model
-from ierf.model.images import ImageLike
+from ierf.model import ImageLike, VisionModel, as_vision_model
 
 if TYPE_CHECKING:
     from ierf.concepts import ConceptBank

@@ -18,8 +18,7 @@ from ierf.graph.building.encoding import Photographs, encode, open_photographs, 
 from ierf.graph.concept_graph import ConceptGraph
 from ierf.graph.influence.layer_objective import LayerObjective, Reconstruction
 from ierf.graph.influence.scores import Logits, cosines, projections
-from ierf.model import Section, VisionModel, as_vision_model, evaluating, patched
-from ierf.model.capture import Replacement
+from ierf.model import Replacement, Section, VisionModel, as_vision_model, evaluating, patched
 
 if TYPE_CHECKING:
     from ierf.concepts import ConceptBank, LayerConcepts

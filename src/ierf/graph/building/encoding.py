@@ -17,9 +17,7 @@ from ierf.errors import IerfError
 from ierf.graph.building.tree_cut import membership
 from ierf.graph.influence.layer_objective import Reconstruction
 from ierf.graph.picture.drawing import png
-from ierf.model import VisionModel, capture
-from ierf.model.following import Values
-from ierf.model.images import ImageLike
+from ierf.model import ImageLike, Values, VisionModel, capture
 
 if TYPE_CHECKING:
     from ierf.concepts import ConceptBank, LayerConcepts

@@ -27,8 +27,7 @@ from ierf.graph.influence.baselines import (
 from ierf.graph.influence.integrated_gradients import integrated_gradients
 from ierf.graph.influence.layer_objective import Attribution, LayerObjective, Reconstruction
 from ierf.graph.influence.scores import Alignment, Logits, Probabilities, Projection, Score
-from ierf.model import Section, VisionModel, as_vision_model, capture, evaluating
-from ierf.model.following import Values
+from ierf.model import Section, Values, VisionModel, as_vision_model, capture, evaluating
 
 METHODS: Mapping[str, Callable[..., Attribution]] = {
     "ig": integrated_gradients,

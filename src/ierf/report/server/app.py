@@ -22,9 +22,7 @@ from starlette.exceptions import HTTPException as AnyHTTPException
 from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp
 
-from ierf.attribution import METHODS
-from ierf.attribution.attribute import RULES
-from ierf.attribution.one_pass import RESOLUTIONS
+from ierf.attribution import METHODS, RESOLUTIONS, RULES
 from ierf.errors import IerfError
 from ierf.report.components import document
 from ierf.report.server.jobs import File, Job, Jobs, LRUCache, Work, give_back

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from ierf.attribution.attribute import RULES
+from ierf.attribution import RULES
 from ierf.attribution.targets import PFV
 from ierf.errors import IerfError
 from ierf.report.components import Figure, figures

@@ -10,12 +10,9 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from ierf.attribution import METHODS
-from ierf.attribution.attribute import RULES, relevance_pass, usual_method
-from ierf.attribution.one_pass import RESOLUTIONS, LayerGrid, layer_grids
+from ierf.attribution import METHODS, RESOLUTIONS, RULES, LayerGrid, layer_grids, relevance_pass, usual_method
 from ierf.errors import IerfError, UnknownNameError
-from ierf.model import VisionModel, evaluating
-from ierf.model.images import as_image
+from ierf.model import VisionModel, as_image, evaluating
 from ierf.report.explain import Prediction, predictions, scene
 from ierf.report.server.schemas import RETRY_AFTER, Limits, RefusedError
 
